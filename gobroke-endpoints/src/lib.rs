@@ -1,0 +1,1 @@
+//! Endpoints for GoBroke: WebSocket, TCP, UDP, HTTP.

@@ -1,0 +1,1 @@
+//! Stock logic modules for GoBroke.

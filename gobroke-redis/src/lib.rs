@@ -1,0 +1,1 @@
+//! GoBroke over Redis: one program, many instances.
