@@ -1,0 +1,85 @@
+//! The seam between core and an endpoint's socket: [`Wire`], and [`Encoder`] for what stands on it.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use tokio::net::tcp::OwnedWriteHalf;
+
+use crate::{Client, CloseReason, Message, MessageId, Name};
+
+/// A byte stream that takes bytes without waiting, so that a lane's pass can write into it.
+///
+/// A wire owns its socket's write half (never a raw descriptor), so a pass cannot write into a descriptor that was
+/// closed and used again. It is implemented for the write half of tokio's `TcpStream`. Streams that cannot write
+/// without waiting (TLS, datagrams) give none, and take whole batches from [`Outgoing`](crate::Outgoing) instead.
+pub trait Wire: Send + 'static {
+    /// Writes what the socket takes now, and says how many bytes that was.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where it takes nothing now; any other error ends the client.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Waits until the socket takes bytes again. Only one task waits at a time.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends the sending half; what was written still arrives.
+    fn shutdown(self: Box<Self>);
+}
+
+impl Wire for OwnedWriteHalf {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        OwnedWriteHalf::try_write(self, bytes)
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream: &tokio::net::TcpStream = self.as_ref();
+        stream.poll_write_ready(cx)
+    }
+
+    fn shutdown(self: Box<Self>) {
+        // Dropping the half shuts the direction down.
+        drop(self);
+    }
+}
+
+/// How frames look on an endpoint's wire: a codec with its framing, from server to client.
+///
+/// Every method appends whole frames to `out` (which may hold earlier ones) and nothing else. An encoder is called in
+/// passes: it must not block, and it never reaches into the router. One that panics ends the client it wrote for.
+pub trait Encoder: Send + Sync + 'static {
+    /// Appends the frame of a message.
+    fn message(&self, message: &Message, out: &mut Vec<u8>);
+
+    /// Appends the frame that a client gets first. Default: none.
+    fn welcome(&self, client: &Client, instance: &Name, out: &mut Vec<u8>) {
+        let _ = (client, instance, out);
+    }
+
+    /// Appends the frame that tells a client what was wrong with what it sent. Default: none.
+    fn error(&self, error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
+        let _ = (error, out);
+    }
+
+    /// Appends a ping. Default: none, and then no pong is missed.
+    fn ping(&self, out: &mut Vec<u8>) {
+        let _ = out;
+    }
+
+    /// Appends the frame that announces the end. Default: none.
+    fn close(&self, reason: &CloseReason, out: &mut Vec<u8>) {
+        let _ = (reason, out);
+    }
+}
+
+/// What a client is told when something that it sent went nowhere.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorFrame<'a> {
+    /// A word that programs match on: `bad_frame`, `unknown_logic`, `not_allowed`, `rejected`, `busy`, ...
+    pub code: &'a str,
+    /// What was wrong, and what to do, for people.
+    pub message: &'a str,
+    /// The message that it is about, where it had an id.
+    pub id: Option<MessageId>,
+}

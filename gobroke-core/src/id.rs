@@ -1,0 +1,182 @@
+//! Ids of messages and clients: UUIDs of version 7, laid by hand.
+//!
+//! A generator's UUID costs 80 to 590 ns. A server makes one for every message, so these are laid from a
+//! millisecond clock, a counter of the thread and a random part that each thread draws once (RFC 9562, section 5.7
+//! and 6.2, method 1): about 5 ns.
+
+use std::{cell::Cell, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::{Builder, Uuid};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh id: a UUID of version 7, unique and rising with time.
+            #[allow(clippy::new_without_default, reason = "a default that differs at every call surprises")]
+            pub fn new() -> Self {
+                Self(next(unix_millis()))
+            }
+
+            /// The UUID.
+            pub const fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// The id of a message, the same wherever the message goes.
+    ///
+    /// ```
+    /// use gobroke_core::MessageId;
+    /// assert_ne!(MessageId::new(), MessageId::new());
+    /// ```
+    MessageId
+}
+
+id! {
+    /// The id of a client: drawn at its connection, or given by the `on_connect` hook when the client is known.
+    ///
+    /// ```
+    /// use gobroke_core::ClientId;
+    /// let id: ClientId = "0190d4f5-8e0b-7c3a-9d2e-1f2a3b4c5d6e".parse()?;
+    /// assert_eq!(id.to_string(), "0190d4f5-8e0b-7c3a-9d2e-1f2a3b4c5d6e");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ClientId
+}
+
+impl MessageId {
+    /// A fresh id at a time that the caller has read already, in milliseconds since 1970.
+    pub(crate) fn at(unix_millis: u64) -> Self {
+        Self(next(unix_millis))
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_millis() -> u64 {
+    // A clock before 1970 reads as 1970: ids stay unique, by counter and random part.
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A thread's hold on uniqueness: the last millisecond used, what it counted in it, and its random part.
+#[derive(Clone, Copy)]
+struct Series {
+    millis: u64,
+    count: u32,
+    random: [u8; 6],
+}
+
+thread_local! {
+    static SERIES: Cell<Option<Series>> = const { Cell::new(None) };
+}
+
+fn next(millis: u64) -> Uuid {
+    SERIES.with(|cell| {
+        let mut series = cell.get().unwrap_or_else(|| {
+            let drawn = *Uuid::new_v4().as_bytes();
+            Series {
+                millis: 0,
+                count: 0,
+                random: [drawn[10], drawn[11], drawn[12], drawn[13], drawn[14], drawn[15]],
+            }
+        });
+        if millis > series.millis {
+            series.millis = millis;
+            series.count = 0;
+        } else {
+            // Within one millisecond, or when the clock went back: count. The counter has 28 bits of the id (4 of
+            // its bits stand beside the version, 24 behind the variant); when it is used up, time moves on by one.
+            series.count += 1;
+            if series.count == 1 << 28 {
+                series.millis += 1;
+                series.count = 0;
+            }
+        }
+        cell.set(Some(series));
+        let count = series.count.to_be_bytes();
+        let random = series.random;
+        // The variant takes the top two bits of the third byte below, so random bits stand there.
+        Builder::from_unix_timestamp_millis(
+            series.millis,
+            &[
+                count[0],
+                count[1],
+                random[0],
+                count[2],
+                count[3],
+                random[1],
+                random[2],
+                random[3],
+                random[4],
+                random[5],
+            ],
+        )
+        .into_uuid()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_version_7_unique_and_rising_within_a_thread() {
+        let ids: Vec<Uuid> = (0..100_000).map(|_| MessageId::new().into()).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
+        assert!(ids.iter().all(|id| id.get_version_num() == 7));
+        let times: Vec<_> = ids.iter().map(|id| id.as_bytes()[..6].to_vec()).collect();
+        assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+    }
+
+    #[test]
+    fn threads_do_not_draw_the_same_ids() {
+        let draw = || (0..10_000).map(|_| MessageId::at(1)).collect::<Vec<_>>();
+        let other = std::thread::spawn(draw);
+        let mut all = draw();
+        all.extend(other.join().expect("the thread ends"));
+        let unique: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len());
+    }
+}

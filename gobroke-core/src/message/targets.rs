@@ -1,0 +1,159 @@
+//! Where a message goes.
+
+use std::sync::Arc;
+
+use crate::{ClientId, Name};
+
+/// One place that a message goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every client.
+    All,
+    /// One client.
+    Client(ClientId),
+    /// Every client that joined the group.
+    Group(Name),
+    /// A logic module.
+    Logic(Name),
+}
+
+/// The places that a message goes to: any mix of clients, groups, all, and logic modules, and who is left out.
+///
+/// A client that several targets include gets the message once. Cloning copies no list.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    list: List,
+    /// The usual one left out: the sender.
+    except: Option<ClientId>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum List {
+    #[default]
+    Empty,
+    One(Target),
+    Many(Arc<Many>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Many {
+    targets: Vec<Target>,
+    /// Those left out beside `Targets::except`.
+    except: Vec<ClientId>,
+}
+
+impl Targets {
+    /// The targets, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.as_slice().iter()
+    }
+
+    /// The clients that are left out.
+    pub fn excluded(&self) -> impl Iterator<Item = ClientId> {
+        let more: &[ClientId] = match &self.list {
+            List::Many(many) => &many.except,
+            _ => &[],
+        };
+        self.except.into_iter().chain(more.iter().copied())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// Whether a logic module is among them.
+    pub fn has_logic(&self) -> bool {
+        self.iter().any(|target| matches!(target, Target::Logic(_)))
+    }
+
+    /// Adds one, unless it is there.
+    pub fn add(&mut self, target: Target) {
+        if self.as_slice().contains(&target) {
+            return;
+        }
+        match std::mem::take(&mut self.list) {
+            List::Empty => self.list = List::One(target),
+            List::One(first) => {
+                let targets = vec![first, target];
+                self.list = List::Many(Arc::new(Many { targets, except: Vec::new() }));
+            }
+            List::Many(mut many) => {
+                Arc::make_mut(&mut many).targets.push(target);
+                self.list = List::Many(many);
+            }
+        }
+    }
+
+    /// Leaves a client out.
+    pub fn exclude(&mut self, client: ClientId) {
+        if self.excluded().any(|known| known == client) {
+            return;
+        }
+        if self.except.is_none() {
+            self.except = Some(client);
+            return;
+        }
+        let mut many = match std::mem::take(&mut self.list) {
+            List::Empty => Arc::default(),
+            List::One(first) => Arc::new(Many { targets: vec![first], except: Vec::new() }),
+            List::Many(many) => many,
+        };
+        Arc::make_mut(&mut many).except.push(client);
+        self.list = List::Many(many);
+    }
+
+    /// Takes all targets and exceptions away: what `reply` and `broadcast` begin with.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The targets as a slice, in the order in which they were added.
+    pub fn as_slice(&self) -> &[Target] {
+        match &self.list {
+            List::Empty => &[],
+            List::One(target) => std::slice::from_ref(target),
+            List::Many(many) => &many.targets,
+        }
+    }
+}
+
+impl From<Target> for Targets {
+    fn from(target: Target) -> Self {
+        Self { list: List::One(target), except: None }
+    }
+}
+
+impl FromIterator<Target> for Targets {
+    fn from_iter<I: IntoIterator<Item = Target>>(targets: I) -> Self {
+        let mut list = Self::default();
+        for target in targets {
+            list.add(target);
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_counts_once_and_keeps_its_place() {
+        let client = Target::Client(ClientId::new());
+        let all = [Target::All, client.clone(), Target::Logic("chat".into())];
+        let targets: Targets = all.iter().cloned().chain([client]).collect();
+        assert_eq!(targets.as_slice(), &all);
+    }
+
+    #[test]
+    fn any_number_of_clients_can_be_left_out() {
+        let clients: Vec<_> = (0..4).map(|_| ClientId::new()).collect();
+        let mut targets = Targets::from(Target::All);
+        for client in clients.iter().chain(&clients) {
+            targets.exclude(*client);
+        }
+        assert_eq!(targets.excluded().collect::<Vec<_>>(), clients);
+        assert_eq!(targets.as_slice(), &[Target::All]);
+    }
+}
