@@ -104,12 +104,18 @@ pub struct ConnectRequest {
 impl ConnectRequest {
     /// A request from this address.
     pub fn from_remote(remote: impl Into<Option<SocketAddr>>) -> Self {
-        Self { remote: remote.into(), ..Self::default() }
+        Self {
+            remote: remote.into(),
+            ..Self::default()
+        }
     }
 
     /// The first header of this name (in lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -135,7 +141,10 @@ impl Admission {
 
     /// A client that is known: an older connection of the same id is closed as replaced.
     pub fn identified(id: ClientId) -> Self {
-        Self { id: Some(id), ..Self::default() }
+        Self {
+            id: Some(id),
+            ..Self::default()
+        }
     }
 
     /// Gives the client metadata.
@@ -170,7 +179,10 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with a status of HTTP (RFC 9110, section 15) and a reason that the client can read.
     pub fn new(status: u16, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
+        Self {
+            status,
+            reason: reason.into(),
+        }
     }
 
     /// 401: the client did not say who it is, or not well enough.

@@ -32,7 +32,9 @@ pub enum SendError {
     #[error("logic module {0:?} is passive: it runs by itself and takes no messages")]
     PassiveLogic(Name),
     /// Logic modules answered each other for too long.
-    #[error("the message passed {hops} logic modules, which is more than 32: do modules answer each other for ever?")]
+    #[error(
+        "the message passed {hops} logic modules, which is more than 32: do modules answer each other for ever?"
+    )]
     TooManyHops {
         /// How many it had passed.
         hops: u8,
@@ -86,11 +88,10 @@ pub enum StartError {
     /// A logic module could not be added.
     #[error(transparent)]
     Logic(#[from] AddLogicError),
-    /// The cluster was not joined.
-    #[error("the cluster was not joined")]
-    Cluster(#[from] crate::cluster::ClusterError),
     /// There is no tokio runtime.
-    #[error("start was called outside a tokio runtime; call it in an async main (`#[tokio::main]`)")]
+    #[error(
+        "start was called outside a tokio runtime; call it in an async main (`#[tokio::main]`)"
+    )]
     NoRuntime,
 }
 
@@ -185,8 +186,6 @@ pub enum FailureKind {
     Error(LogicError),
     /// A handler panicked, with this message where there is one.
     Panic(String),
-    /// A passive module returned before it was cancelled, without an error.
-    Ended,
 }
 
 impl fmt::Display for LogicFailure {
@@ -194,7 +193,6 @@ impl fmt::Display for LogicFailure {
         match &self.kind {
             FailureKind::Error(error) => write!(f, "logic {:?} failed: {error}", self.logic),
             FailureKind::Panic(message) => write!(f, "logic {:?} panicked: {message}", self.logic),
-            FailureKind::Ended => write!(f, "passive logic {:?} ended by itself", self.logic),
         }
     }
 }

@@ -85,13 +85,6 @@ id! {
     ClientId
 }
 
-impl MessageId {
-    /// A fresh id at a time that the caller has read already, in milliseconds since 1970.
-    pub(crate) fn at(unix_millis: u64) -> Self {
-        Self(next(unix_millis))
-    }
-}
-
 /// Milliseconds since 1970.
 pub(crate) fn unix_millis() -> u64 {
     // A clock before 1970 reads as 1970: ids stay unique, by counter and random part.
@@ -119,7 +112,9 @@ fn next(millis: u64) -> Uuid {
             Series {
                 millis: 0,
                 count: 0,
-                random: [drawn[10], drawn[11], drawn[12], drawn[13], drawn[14], drawn[15]],
+                random: [
+                    drawn[10], drawn[11], drawn[12], drawn[13], drawn[14], drawn[15],
+                ],
             }
         });
         if millis > series.millis {
@@ -141,16 +136,8 @@ fn next(millis: u64) -> Uuid {
         Builder::from_unix_timestamp_millis(
             series.millis,
             &[
-                count[0],
-                count[1],
-                random[0],
-                count[2],
-                count[3],
-                random[1],
-                random[2],
-                random[3],
-                random[4],
-                random[5],
+                count[0], count[1], random[0], count[2], count[3], random[1], random[2], random[3],
+                random[4], random[5],
             ],
         )
         .into_uuid()
@@ -172,7 +159,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_draw_the_same_ids() {
-        let draw = || (0..10_000).map(|_| MessageId::at(1)).collect::<Vec<_>>();
+        let draw = || (0..10_000).map(|_| next(1)).collect::<Vec<_>>();
         let other = std::thread::spawn(draw);
         let mut all = draw();
         all.extend(other.join().expect("the thread ends"));

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub(crate) use self::parts::More;
 pub use self::{
     parts::{Metadata, Tags},
     targets::{Target, Targets},
 };
-pub(crate) use self::parts::More;
-use crate::{ClientId, MessageId, Name, delivery::Overflow};
+use crate::{ClientId, CloseReason, MessageId, Name, delivery::Overflow};
 
 /// A message on its way: an id, a source, targets, a payload, and what middleware and logic noted on it.
 ///
@@ -184,6 +184,13 @@ impl Message {
         self
     }
 
+    /// Gives it an id that is known already: the one that a client's frame carried.
+    #[must_use]
+    pub fn with_message_id(mut self, id: MessageId) -> Self {
+        self.id = id;
+        self
+    }
+
     /// Replaces the payload.
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
@@ -246,7 +253,9 @@ impl Message {
 
     /// Context that travels with the message, to clients (where the codec shows it) and to other instances.
     pub fn metadata(&self) -> &Metadata {
-        self.more.as_ref().map_or(parts::empty(), |more| &more.metadata)
+        self.more
+            .as_ref()
+            .map_or(parts::empty(), |more| &more.metadata)
     }
 
     /// The metadata, to change it.
@@ -323,16 +332,23 @@ impl Message {
         self.more_mut().rejection = Some(reason.into());
     }
 
-    pub(crate) fn set_id(&mut self, id: MessageId) {
-        self.id = id;
-    }
-
     pub(crate) fn set_source(&mut self, source: Source) {
         self.source = source;
     }
 
     pub(crate) fn set_instance(&mut self, instance: Name) {
         self.more_mut().instance = Some(instance);
+    }
+
+    /// Rejects it and closes the client that sent it, once it has been told why: for middleware that meets abuse.
+    pub fn reject_and_close(&mut self, reason: CloseReason) {
+        self.reject(reason.text().to_owned());
+        self.more_mut().close = Some(reason);
+    }
+
+    /// The close that middleware asked for.
+    pub(crate) fn close_asked(&self) -> Option<&CloseReason> {
+        self.more.as_ref()?.close.as_ref()
     }
 
     pub(crate) fn hops(&self) -> u8 {
@@ -379,7 +395,10 @@ mod tests {
         assert!(message.is_rejected());
         assert_eq!(message.reject_reason(), Some("too large"));
         message.accept();
-        assert_eq!((message.state(), message.reject_reason()), (State::Accepted, None));
+        assert_eq!(
+            (message.state(), message.reject_reason()),
+            (State::Accepted, None)
+        );
     }
 
     #[test]

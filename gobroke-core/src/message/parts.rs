@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::Name;
+use crate::{CloseReason, Name};
 
 /// Context that travels with a message or belongs to a client: JSON values by name.
 pub type Metadata = Map<String, Value>;
@@ -21,6 +21,8 @@ pub(crate) struct More {
     pub(crate) metadata: Metadata,
     pub(crate) tags: Tags,
     pub(crate) rejection: Option<String>,
+    /// The close of its sender that middleware asked for.
+    pub(crate) close: Option<CloseReason>,
     /// The instance that the message came from, where that is another one.
     pub(crate) instance: Option<Name>,
     pub(crate) extensions: Extensions,

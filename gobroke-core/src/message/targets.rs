@@ -76,7 +76,10 @@ impl Targets {
             List::Empty => self.list = List::One(target),
             List::One(first) => {
                 let targets = vec![first, target];
-                self.list = List::Many(Arc::new(Many { targets, except: Vec::new() }));
+                self.list = List::Many(Arc::new(Many {
+                    targets,
+                    except: Vec::new(),
+                }));
             }
             List::Many(mut many) => {
                 Arc::make_mut(&mut many).targets.push(target);
@@ -96,7 +99,10 @@ impl Targets {
         }
         let mut many = match std::mem::take(&mut self.list) {
             List::Empty => Arc::default(),
-            List::One(first) => Arc::new(Many { targets: vec![first], except: Vec::new() }),
+            List::One(first) => Arc::new(Many {
+                targets: vec![first],
+                except: Vec::new(),
+            }),
             List::Many(many) => many,
         };
         Arc::make_mut(&mut many).except.push(client);
@@ -120,7 +126,10 @@ impl Targets {
 
 impl From<Target> for Targets {
     fn from(target: Target) -> Self {
-        Self { list: List::One(target), except: None }
+        Self {
+            list: List::One(target),
+            except: None,
+        }
     }
 }
 

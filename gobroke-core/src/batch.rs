@@ -1,0 +1,127 @@
+//! [`Batch`]: what one read gave a connection, in order.
+
+use std::{cell::Cell, collections::VecDeque};
+
+use bytes::Bytes;
+
+use crate::{Message, MessageId};
+
+/// What one read gave a connection, in order: messages, and control frames that answer in that order.
+///
+/// An endpoint fills it, [`Incoming::receive`](crate::Incoming::receive) takes from it. It holds no memory while it is
+/// empty: its buffer goes back to the thread, so an idle connection has none.
+#[derive(Default)]
+pub struct Batch {
+    items: VecDeque<Inbound>,
+}
+
+/// One thing that came.
+pub(crate) enum Inbound {
+    Message(Message),
+    /// A message that has been through the middleware, and waits for room.
+    Passed(Message),
+    Frame(Bytes),
+    Error {
+        code: &'static str,
+        message: String,
+        id: Option<MessageId>,
+    },
+}
+
+/// A buffer of more items than this is not kept.
+const SPARE: usize = 1024;
+
+thread_local! {
+    /// The buffer of the last batch that was emptied on this thread.
+    static SPARED: Cell<VecDeque<Inbound>> = const { Cell::new(VecDeque::new()) };
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a message.
+    pub fn push(&mut self, message: Message) {
+        self.append(Inbound::Message(message));
+    }
+
+    /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
+    /// caused at once.
+    pub fn push_frame(&mut self, frame: impl Into<Bytes>) {
+        self.append(Inbound::Frame(frame.into()));
+    }
+
+    /// Appends an error for the client itself, in the encoder's form: what it sent could not be read, or is not
+    /// allowed. See [`ErrorFrame`](crate::ErrorFrame).
+    pub fn push_error(
+        &mut self,
+        code: &'static str,
+        message: impl Into<String>,
+        id: Option<MessageId>,
+    ) {
+        self.append(Inbound::Error {
+            code,
+            message: message.into(),
+            id,
+        });
+    }
+
+    /// How many items it holds.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn append(&mut self, item: Inbound) {
+        if self.items.capacity() == 0 {
+            self.items = SPARED.take();
+        }
+        self.items.push_back(item);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Inbound> {
+        let item = self.items.pop_front();
+        if self.items.is_empty() && self.items.capacity() > 0 {
+            let spare = std::mem::take(&mut self.items);
+            if spare.capacity() <= SPARE {
+                SPARED.set(spare);
+            }
+        }
+        item
+    }
+
+    pub(crate) fn put_back(&mut self, item: Inbound) {
+        if self.items.capacity() == 0 {
+            self.items = SPARED.take();
+        }
+        self.items.push_front(item);
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_batch_holds_no_memory() {
+        let mut batch = Batch::new();
+        batch.push(Message::new("x"));
+        assert!(batch.items.capacity() > 0);
+        assert!(batch.pop().is_some());
+        assert_eq!(batch.items.capacity(), 0);
+    }
+}

@@ -1,0 +1,120 @@
+//! [`Clock`]: the coarse time that all connections share, and the one task that watches them by it.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::router::Router;
+use crate::{CloseReason, client::ClientShared, delivery::lane::Entry};
+
+/// One tick: pings, pong deadlines and write stalls are this coarse.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// Coarse time since the start.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// The tick of a moment; the first is 1, so that 0 can mean never.
+    pub(crate) fn tick(&self) -> u32 {
+        (self.start.elapsed().as_millis() / TICK.as_millis()) as u32 + 1
+    }
+}
+
+fn ticks(duration: Duration) -> u32 {
+    duration
+        .as_millis()
+        .div_ceil(TICK.as_millis())
+        .min(u32::MAX.into()) as u32
+}
+
+/// Watches all connections: one task and one timer, however many there are.
+pub(crate) async fn watch(router: Weak<Router>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let Some(router) = router.upgrade() else {
+            return;
+        };
+        if router.stopped.is_cancelled() {
+            return;
+        }
+        let now = router.clock.tick();
+        // Collected first: what follows reaches into lanes, and the registry's locks are not held meanwhile.
+        let mut due = Vec::new();
+        router
+            .registry
+            .for_each(|client| due.extend(look(client, now).map(|what| (client.clone(), what))));
+        for (client, what) in due {
+            act(&router, &client, what, now);
+        }
+    }
+}
+
+enum Due {
+    Ping,
+    Silent,
+    Stalled,
+}
+
+fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
+    let heartbeat = &client.heartbeat;
+    let options = &client.endpoint.options;
+    let (left, waiting) = client.outbox.progress();
+    if !waiting || left != heartbeat.left.swap(left, Relaxed) {
+        heartbeat.moved.store(now, Relaxed);
+    } else if now.saturating_sub(heartbeat.moved.load(Relaxed)) > ticks(options.write_stall) {
+        return Some(Due::Stalled);
+    }
+    let interval = options.ping_interval?;
+    if client.is_closed() {
+        return None;
+    }
+    if heartbeat.at_door.load(Relaxed) {
+        // What it sent waits for logic, and its pong may be behind that.
+        heartbeat.heard.store(now, Relaxed);
+    }
+    let heard = heartbeat.heard.load(Relaxed);
+    match heartbeat.pinged.load(Relaxed) {
+        pinged if pinged > heard => {
+            (now.saturating_sub(pinged) > ticks(options.pong_timeout)).then_some(Due::Silent)
+        }
+        _ => (now.saturating_sub(heard) >= ticks(interval)).then_some(Due::Ping),
+    }
+}
+
+fn act(router: &Router, client: &Arc<ClientShared>, due: Due, now: u32) {
+    match due {
+        Due::Ping => {
+            if let Some(frame) = client.encode(&router.stats, |encoder, out| encoder.ping(out)) {
+                client.heartbeat.pinged.store(now, Relaxed);
+                client.lane.append(Entry::Frame {
+                    client: client.clone(),
+                    frame,
+                });
+            }
+        }
+        Due::Silent => {
+            router.stats.idle.add(1);
+            router.close(client, CloseReason::Idle);
+        }
+        Due::Stalled => {
+            router.stats.slow_consumers.add(1);
+            client.closed.store(true, Relaxed);
+            let dropped = client.outbox.end(CloseReason::SlowConsumer);
+            router.stats.dropped.add(dropped as u64);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Start, drain, stop.
+
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    runtime::Handle,
+    sync::OnceCell,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Broke, BrokeBuilder, Reach,
+    clock::{self, Clock},
+    router::Router,
+};
+use crate::{
+    ClientId, CloseReason, Endpoint, Gate, Name, StartError,
+    delivery::{lane::Lane, lane::LaneContext, run::Memory},
+    error::EndpointError,
+    gate::Readiness,
+    registry::Registry,
+    stats::Counters,
+};
+
+/// How long a step of the drain waits between two looks at what is left.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Ends the router when the last handle goes.
+pub(super) struct Running {
+    router: std::sync::Weak<Router>,
+    /// Lanes and the clock.
+    tasks: TaskTracker,
+    stopped: OnceCell<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(router) = self.router.upgrade() {
+            self.abort(&router);
+        }
+    }
+}
+
+pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
+    let handle = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    let BrokeBuilder {
+        instance,
+        endpoints,
+        logic,
+        middleware,
+        hooks,
+        lanes,
+        lane_bytes,
+        memory: max_memory,
+    } = builder;
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if endpoints[..index]
+            .iter()
+            .any(|other| other.name() == endpoint.name())
+        {
+            return Err(StartError::DuplicateEndpoint(endpoint.name()));
+        }
+    }
+    let (registry, memory, stats) = (
+        Arc::<Registry>::default(),
+        Arc::<Memory>::default(),
+        Arc::<Counters>::default(),
+    );
+    let coalesce = endpoints
+        .iter()
+        .map(|endpoint| endpoint.options().coalesce)
+        .min()
+        .unwrap_or_default();
+    let count = lanes
+        .unwrap_or_else(|| handle.metrics().num_workers())
+        .max(1);
+    let lanes: Box<[Arc<Lane>]> = (0..count)
+        .map(|index| {
+            let context = LaneContext {
+                index,
+                registry: registry.clone(),
+                memory: memory.clone(),
+                max_memory,
+                stats: stats.clone(),
+                coalesce,
+                on_group_gone: OnceLock::new(),
+            };
+            Lane::new(context, lane_bytes)
+        })
+        .collect();
+    let logic_cancelled = CancellationToken::new();
+    let router = Arc::new(Router {
+        instance: instance.unwrap_or_else(|| format!("gobroke-{}", ClientId::new()).into()),
+        handle: handle.clone(),
+        clock: Clock::new(),
+        lanes,
+        registry,
+        memory,
+        stats,
+        middleware,
+        hooks,
+        modules: DashMap::new(),
+        watchers: RwLock::default(),
+        closing: CancellationToken::new(),
+        logic_cancelled,
+        stopped: CancellationToken::new(),
+        refuses: false.into(),
+        connections: TaskTracker::new(),
+        addresses: Mutex::default(),
+        link: OnceLock::new(),
+    });
+    let tasks = TaskTracker::new();
+    for lane in &router.lanes {
+        tasks.spawn_on(lane.clone().run(router.stopped.clone()), &handle);
+    }
+    tasks.spawn_on(clock::watch(Arc::downgrade(&router)), &handle);
+    let running = Running {
+        router: Arc::downgrade(&router),
+        tasks,
+        stopped: OnceCell::new(),
+    };
+    let broke = Broke {
+        reach: Reach(router.clone()),
+        running: Arc::new(running),
+    };
+    let started = async {
+        for module in logic {
+            router.add_logic(module)?;
+        }
+        for endpoint in endpoints {
+            listen(&router, endpoint).await?;
+        }
+        Ok(())
+    };
+    match started.await {
+        Ok(()) => Ok(broke),
+        Err(error) => {
+            broke.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts an endpoint, and waits until it listens.
+async fn listen(router: &Arc<Router>, endpoint: Arc<dyn Endpoint>) -> Result<(), StartError> {
+    let name = endpoint.name();
+    let (gate, readiness) = Gate::new(router.clone(), name.clone(), endpoint.options());
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    let traced = name.clone();
+    router.connections.spawn_on(
+        async move {
+            // Kept until the end, so that a panic in it is seen as well: then the channel closes without a word.
+            let served = endpoint.serve(gate).await;
+            if let Err(error) = served
+                && let Err(Err(error)) = failed.send(Err(error))
+            {
+                let _: EndpointError = error;
+                tracing::error!(endpoint = %traced, %error, "an endpoint stopped");
+            }
+        },
+        &router.handle,
+    );
+    let source = tokio::select! {
+        biased;
+        () = ready(&readiness) => return Ok(()),
+        failure = failure => match failure {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => EndpointError::NotReady,
+        },
+    };
+    Err(StartError::Endpoint {
+        endpoint: name,
+        source,
+    })
+}
+
+async fn ready(readiness: &Readiness) {
+    readiness.wait().await;
+}
+
+impl Running {
+    /// Drains and stops, once; who calls it meanwhile waits for the same end.
+    pub(super) async fn stop(&self, router: &Arc<Router>) {
+        self.stopped.get_or_init(|| self.drain(router)).await;
+    }
+
+    /// In this order: doors, passive logic, modules until empty, lanes, closings, outboxes, sockets.
+    async fn drain(&self, router: &Arc<Router>) {
+        let end = Instant::now() + router.hooks.drain;
+        let left = || end.saturating_duration_since(Instant::now());
+        router.closing.cancel();
+        for module in modules(router).filter(|module| module.is_passive()) {
+            module.stop(left()).await;
+        }
+        // Modules may feed each other, so all of them have to be empty at once.
+        until(end, || modules(router).all(|module| module.is_idle())).await;
+        until(end, || router.lanes.iter().all(|lane| lane.is_idle())).await;
+        self.close_clients(router, end).await;
+        until(end, || router.registry.len() == 0).await;
+        router.refuses.store(true, Relaxed);
+        // `left` of the clients that just went.
+        until(end, || modules(router).all(|module| module.is_idle())).await;
+        for module in modules(router) {
+            module.stop(left()).await;
+        }
+        router.connections.close();
+        let cut = timeout_at(end, router.connections.wait()).await.is_err();
+        self.abort(router);
+        if cut {
+            tracing::warn!(
+                clients = router.registry.len(),
+                "connections did not end within the drain time"
+            );
+        }
+        let _ = timeout_at(
+            Instant::now() + Duration::from_secs(1),
+            router.connections.wait(),
+        )
+        .await;
+        self.tasks.wait().await;
+    }
+
+    /// Paced, so that the clients do not come back all at once.
+    async fn close_clients(&self, router: &Arc<Router>, end: Instant) {
+        let clients = router.registry.clients();
+        for (index, some) in clients.chunks(router.hooks.close_pace).enumerate() {
+            if index > 0 && Instant::now() < end {
+                sleep(Duration::from_millis(10)).await;
+            }
+            for client in some {
+                router.close(client, CloseReason::GoingAway);
+            }
+        }
+    }
+
+    /// Ends everything at once.
+    pub(super) fn abort(&self, router: &Arc<Router>) {
+        router.refuses.store(true, Relaxed);
+        router.closing.cancel();
+        router.logic_cancelled.cancel();
+        for client in router.registry.clients() {
+            client.closed.store(true, Relaxed);
+            client.outbox.end(CloseReason::GoingAway);
+        }
+        router.stopped.cancel();
+        let names: Vec<Name> = router
+            .modules
+            .iter()
+            .map(|module| module.key().clone())
+            .collect();
+        for name in names {
+            if let Some(module) = router.take_logic(&name) {
+                module.abort();
+            }
+        }
+        router.connections.close();
+        self.tasks.close();
+    }
+}
+
+fn modules(router: &Router) -> impl Iterator<Item = Arc<crate::logic::module::Module>> + use<> {
+    router
+        .modules
+        .iter()
+        .map(|module| module.value().clone())
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+async fn until(end: Instant, done: impl Fn() -> bool) {
+    while !done() && Instant::now() < end {
+        sleep(LOOK).await;
+    }
+}
+
+/// Ctrl-C, or SIGTERM.
+pub(super) async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                result = tokio::signal::ctrl_c() => wait_on_error(result).await,
+            }
+            return;
+        }
+    }
+    wait_on_error(tokio::signal::ctrl_c().await).await;
+}
+
+/// Where no handler can be installed, no signal comes: wait for ever rather than stop at once.
+async fn wait_on_error(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "cannot listen for signals");
+        std::future::pending().await
+    }
+}

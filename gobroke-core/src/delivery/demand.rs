@@ -1,0 +1,157 @@
+//! [`Demand`]: whether a lane should rest between passes, so that more goes into the next.
+
+use std::time::Duration;
+
+use super::pass::Tally;
+
+/// A pass shorter than this is followed by no rest: rests after short passes cost a closed loop (which sends nothing
+/// more until it is answered) a quarter of its throughput.
+const SHORT: Duration = Duration::from_millis(1);
+/// How far back the means look.
+const MEMORY: f64 = 0.05;
+/// After rests that brought nothing, at the most this many passes go without one.
+const MAX_SKIP: u32 = 63;
+
+/// What a write for each delivery would cost, as a share of the lane's time, in moving means.
+///
+/// It counts what arrives (arrivals x members x the cost of a write), which does not depend on the resting. Below one
+/// half a lane does not rest: latency first. From there to one it rests up to four times the last pass. Measured with
+/// 1,000 receivers at 1,000 messages/s: 1.06 µs and p99 29 ms without rest, 0.58 µs and 25 ms with it; at 300/s no
+/// difference.
+#[derive(Debug, Default)]
+pub(crate) struct Demand {
+    /// Deliveries a second.
+    rate: f64,
+    /// Seconds a write.
+    write: f64,
+    last_pass: Duration,
+    skip: u32,
+    next_skip: u32,
+}
+
+impl Demand {
+    /// Takes note of a pass: what it did, and how long ago the one before ended.
+    pub(crate) fn passed(&mut self, tally: &Tally, since_last: Duration) {
+        let since = since_last.as_secs_f64().max(1e-6);
+        let weight = since / (since + MEMORY);
+        self.rate += weight * (tally.delivered as f64 / since - self.rate);
+        if tally.writes > 0 {
+            let write = tally.writing.as_secs_f64() / tally.writes as f64;
+            self.write += 0.2 * (write - self.write);
+        }
+        self.last_pass = tally.writing;
+    }
+
+    /// How long to rest now; zero for not at all.
+    pub(crate) fn rest(&mut self, coalesce: Duration) -> Duration {
+        let share = self.rate * self.write;
+        if self.last_pass < SHORT || share <= 0.5 || coalesce.is_zero() {
+            return Duration::ZERO;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Duration::ZERO;
+        }
+        let times = 8.0 * (share - 0.5).min(0.5);
+        self.last_pass.mul_f64(times).min(coalesce)
+    }
+
+    /// One step of a rest: as long as the last pass.
+    pub(crate) fn step(&self) -> Duration {
+        self.last_pass
+    }
+
+    /// Whether a rest brought anything.
+    pub(crate) fn rested(&mut self, brought: bool) {
+        if brought {
+            self.next_skip = 0;
+        } else {
+            self.next_skip = (2 * self.next_skip + 1).min(MAX_SKIP);
+            self.skip = self.next_skip;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(delivered: u64, writes: u64, writing: Duration) -> Tally {
+        Tally {
+            delivered,
+            writes,
+            writing,
+            ..Tally::default()
+        }
+    }
+
+    fn settle(delivered: u64, writes: u64, writing: Duration, every: Duration) -> Demand {
+        let mut demand = Demand::default();
+        for _ in 0..200 {
+            demand.passed(&pass(delivered, writes, writing), every);
+        }
+        demand
+    }
+
+    #[test]
+    fn a_quiet_lane_does_not_rest() {
+        let mut demand = settle(
+            1000,
+            1000,
+            Duration::from_millis(4),
+            Duration::from_millis(10),
+        );
+        assert_eq!(demand.rest(Duration::from_millis(10)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_busy_lane_rests_four_passes_but_not_longer_than_coalesce() {
+        let mut demand = settle(
+            10_000,
+            1000,
+            Duration::from_millis(2),
+            Duration::from_millis(4),
+        );
+        assert_eq!(
+            demand.rest(Duration::from_millis(100)),
+            Duration::from_millis(8)
+        );
+        assert_eq!(
+            demand.rest(Duration::from_millis(5)),
+            Duration::from_millis(5)
+        );
+        assert_eq!(demand.rest(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_short_pass_is_followed_by_no_rest() {
+        let mut demand = settle(
+            10_000,
+            100,
+            Duration::from_micros(900),
+            Duration::from_millis(1),
+        );
+        assert_eq!(demand.rest(Duration::from_millis(10)), Duration::ZERO);
+    }
+
+    #[test]
+    fn rests_that_bring_nothing_become_rare() {
+        let mut demand = settle(
+            10_000,
+            1000,
+            Duration::from_millis(2),
+            Duration::from_millis(4),
+        );
+        let mut skips = Vec::new();
+        for _ in 0..8 {
+            assert!(!demand.rest(Duration::from_millis(10)).is_zero());
+            demand.rested(false);
+            let mut skipped = 0;
+            while demand.rest(Duration::from_millis(10)).is_zero() {
+                skipped += 1;
+            }
+            skips.push(skipped);
+        }
+        assert_eq!(skips, [1, 3, 7, 15, 31, 63, 63, 63]);
+    }
+}

@@ -1,0 +1,598 @@
+//! [`Lane`]: the ordered queue of a share of the clients, and who passes it.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    demand::Demand,
+    members::Members,
+    pass::{Pass, Tally},
+    room::Room,
+    run::{Draft, Memory},
+};
+use crate::{
+    CloseReason, Message,
+    client::ClientShared,
+    registry::{Group, Registry},
+    stats::Counters,
+};
+
+/// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
+const SLICE: Duration = Duration::from_micros(250);
+/// How far a direct message looks ahead for something that concerns its client.
+const LOOK_AHEAD: usize = 128;
+
+/// What is queued in a lane, in order.
+pub(crate) enum Entry {
+    Message {
+        message: Message,
+        to: Recipients,
+    },
+    /// An encoded control frame: a pong, an error, a ping.
+    Frame {
+        client: Arc<ClientShared>,
+        frame: Bytes,
+    },
+    /// A client comes; its welcome is its first frame.
+    Admit(Arc<ClientShared>),
+    Join(Arc<ClientShared>, Arc<Group>),
+    Leave(Arc<ClientShared>, Arc<Group>),
+    Close(Arc<ClientShared>, CloseReason),
+    /// A session is gone.
+    Forget(Arc<ClientShared>),
+}
+
+/// To whom of a lane a message goes.
+pub(crate) enum Recipients {
+    Client(Arc<ClientShared>),
+    Group(Arc<Group>),
+    Everyone,
+    Many(Box<Many>),
+}
+
+/// Any mix, and who is left out.
+#[derive(Default, Clone)]
+pub(crate) struct Many {
+    pub(crate) everyone: bool,
+    pub(crate) groups: SmallVec<[Arc<Group>; 2]>,
+    pub(crate) clients: SmallVec<[Arc<ClientShared>; 2]>,
+    pub(crate) except: SmallVec<[Arc<ClientShared>; 1]>,
+}
+
+impl Entry {
+    pub(crate) fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Message { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
+    /// What its frame will need, about.
+    pub(crate) fn payload(&self) -> usize {
+        match self {
+            Self::Message { message, .. } => message.payload().len(),
+            Self::Frame { frame, .. } => frame.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.payload()
+    }
+}
+
+/// What a lane needs of its router.
+pub(crate) struct LaneContext {
+    pub(crate) index: usize,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) memory: Arc<Memory>,
+    /// What all outboxes may hold together.
+    pub(crate) max_memory: usize,
+    pub(crate) stats: Arc<Counters>,
+    /// How long the lane may rest: the smallest of the endpoints'.
+    pub(crate) coalesce: Duration,
+    /// Told of a group that has no member on this instance any more.
+    pub(crate) on_group_gone: OnceLock<Box<dyn Fn(&Group) + Send + Sync>>,
+}
+
+impl LaneContext {
+    pub(crate) fn draft(&self) -> Draft {
+        Draft::default()
+    }
+
+    pub(crate) fn group_left(&self, group: &Group) {
+        if self.registry.leave(group, self.index)
+            && let Some(told) = self.on_group_gone.get()
+        {
+            told(group);
+        }
+    }
+
+    pub(crate) fn close_frame(&self, client: &ClientShared, reason: &CloseReason) -> Draft {
+        let mut draft = Draft::default();
+        if reason.is_sendable() {
+            let encode = || client.encoder.close(reason, &mut draft.bytes);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(encode)).is_err() {
+                self.stats.panics.add(1);
+                return Draft::default();
+            }
+            if !draft.is_empty() {
+                draft.mark(true, None);
+            }
+        }
+        draft
+    }
+
+    /// Closes a client ahead of what waits for it.
+    pub(crate) fn cut(&self, client: &Arc<ClientShared>, reason: CloseReason) {
+        client.closed.store(true, Relaxed);
+        let frame = self.close_frame(client, &reason);
+        let dropped = client.outbox.cut(reason, frame, &self.memory);
+        self.stats.dropped.add(dropped as u64);
+    }
+
+    /// While all outboxes together hold too much: those who hold the oldest run go, together.
+    fn relieve(&self) {
+        while self.memory.held() > self.max_memory {
+            let mut oldest = u64::MAX;
+            self.registry
+                .for_each(|client| oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX)));
+            if oldest == u64::MAX {
+                return;
+            }
+            let held = self.memory.held();
+            self.registry.for_each(|client| {
+                if client.outbox.oldest() == Some(oldest) {
+                    self.stats.slow_consumers.add(1);
+                    self.cut(client, CloseReason::SlowConsumer);
+                }
+            });
+            if self.memory.held() >= held {
+                // A message begun keeps its run; nothing more can be had until it is written.
+                return;
+            }
+        }
+    }
+}
+
+/// The ordered queue of a share of the clients, and its passes.
+///
+/// Appending takes a short lock. Whoever finds the lane idle passes it; whoever finds a pass under way leaves its
+/// entries to that. That a lane is being passed is a flag under the queue's lock.
+pub(crate) struct Lane {
+    pub(crate) context: LaneContext,
+    pub(crate) room: Arc<Room>,
+    queue: Mutex<Queue>,
+    passing: Mutex<Passing>,
+    task: Notify,
+    pub(crate) delivered: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    entries: VecDeque<Entry>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Idle,
+    /// Somebody makes a pass.
+    Passing,
+    /// A turn left a pass unfinished; the lane's task goes on with it.
+    Handed,
+    /// The lane's task gathers before the next pass.
+    Resting,
+}
+
+/// What only the one who passes touches.
+#[derive(Default)]
+struct Passing {
+    members: Members,
+    pass: Pass,
+    taken: VecDeque<Entry>,
+    demand: Demand,
+    last_end: Option<Instant>,
+}
+
+/// The right to pass. Dropped in a panic, it gives the lane back and leaves the rest to the lane's task.
+struct Claim<'a>(&'a Lane);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.lock().phase = Phase::Handed;
+            self.0.wake();
+        }
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(context: LaneContext, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            room: Arc::new(Room::new(usize::MAX, max_bytes)),
+            queue: Mutex::default(),
+            passing: Mutex::default(),
+            task: Notify::new(),
+            delivered: AtomicU64::new(0),
+        })
+    }
+
+    /// The queue, for one who appends to several lanes under all their locks.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock()
+    }
+
+    /// Appends under the lock, having asked for room.
+    pub(crate) fn push(&self, queue: &mut Queue, entry: Entry) {
+        self.room.force(entry.weight());
+        queue.entries.push_back(entry);
+    }
+
+    /// Appends what must not be refused, and sees to it that it is passed.
+    pub(crate) fn append(self: &Arc<Self>, entry: Entry) {
+        let mut queue = self.queue.lock();
+        self.push(&mut queue, entry);
+        drop(queue);
+        super::turn::fed(self);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.task.notify_one();
+    }
+
+    /// Makes the pass on this thread, unless somebody is at it: for a slice of time at the most.
+    pub(crate) fn pass_here(&self) {
+        match self.claim() {
+            Some(Phase::Idle) => {}
+            Some(resting) => {
+                // It gathers; what may go ahead does.
+                let claim = Claim(self);
+                self.write_ahead();
+                self.queue.lock().phase = resting;
+                drop(claim);
+                return;
+            }
+            None => return,
+        }
+        let claim = Claim(self);
+        let until = Instant::now() + SLICE;
+        loop {
+            if !self.slice(Some(until)) || Instant::now() >= until {
+                self.queue.lock().phase = Phase::Handed;
+                self.wake();
+                break;
+            }
+            if self.release_if_done() {
+                break;
+            }
+        }
+        drop(claim);
+    }
+
+    /// Takes the right to pass from an idle or resting lane that has something queued; gives the phase it was in.
+    fn claim(&self) -> Option<Phase> {
+        let mut queue = self.queue.lock();
+        let phase = queue.phase;
+        if matches!(phase, Phase::Passing | Phase::Handed) || queue.entries.is_empty() {
+            return None;
+        }
+        queue.phase = Phase::Passing;
+        Some(phase)
+    }
+
+    /// Gives the lane back if nothing is queued.
+    fn release_if_done(&self) -> bool {
+        let mut queue = self.queue.lock();
+        let done = queue.entries.is_empty();
+        if done {
+            queue.phase = Phase::Idle;
+        }
+        done
+    }
+
+    /// Passes what is queued; says whether that is done, or the time was over. Only with the right to pass.
+    fn slice(&self, until: Option<Instant>) -> bool {
+        let mut passing = self.passing.lock();
+        let Passing {
+            members,
+            pass,
+            taken,
+            demand,
+            last_end,
+        } = &mut *passing;
+        loop {
+            if !pass.is_active() {
+                if taken.is_empty() {
+                    std::mem::swap(taken, &mut self.queue.lock().entries);
+                }
+                if taken.is_empty() {
+                    return true;
+                }
+                let (entries, weight) = pass.prepare(members, taken, &self.context);
+                self.room.release(entries, weight);
+                shrink(taken);
+            }
+            if !pass.write(members, &self.context, until) {
+                return false;
+            }
+            let tally = std::mem::take(&mut pass.tally);
+            self.count(&tally);
+            let now = Instant::now();
+            let since = last_end.map_or(Duration::from_secs(1), |last| now - last);
+            *last_end = Some(now);
+            demand.passed(&tally, since);
+            self.context.relieve();
+            if taken.is_empty() {
+                return true;
+            }
+        }
+    }
+
+    fn count(&self, tally: &Tally) {
+        self.delivered.fetch_add(tally.delivered, Relaxed);
+        let stats = &self.context.stats;
+        stats.writes.add(tally.writes);
+        for (counter, by) in [
+            (&stats.dropped, tally.dropped),
+            (&stats.unknown, tally.unknown),
+            (&stats.slow_consumers, tally.slow),
+        ] {
+            if by > 0 {
+                counter.add(by);
+            }
+        }
+    }
+
+    /// Writes direct messages whose client nothing before them concerns: an answer does not wait for somebody else's
+    /// room. Only with the right to pass.
+    fn write_ahead(&self) {
+        let mut passing = self.passing.lock();
+        let Passing {
+            members,
+            pass,
+            taken,
+            ..
+        } = &mut *passing;
+        if taken.len() > LOOK_AHEAD {
+            return;
+        }
+        let mut found: SmallVec<[(Entry, Arc<ClientShared>); 4]> = SmallVec::new();
+        {
+            let mut queue = self.queue.lock();
+            let mut ahead = Ahead::default();
+            if taken.iter().any(|entry| ahead.pass_by(entry)) {
+                return;
+            }
+            let mut index = 0;
+            while index < queue.entries.len().min(LOOK_AHEAD) {
+                let entry = &queue.entries[index];
+                if let Some(client) = ahead.free(entry, pass, members)
+                    && let Some(entry) = queue.entries.remove(index)
+                {
+                    self.room.release(1, entry.weight());
+                    found.push((entry, client));
+                    continue;
+                }
+                if ahead.pass_by(&queue.entries[index]) {
+                    break;
+                }
+                index += 1;
+            }
+        }
+        for (entry, client) in found {
+            pass.write_ahead(&entry, &client, &self.context);
+        }
+    }
+
+    /// The lane's task: passes what turns leave to it, and rests where the load calls for it.
+    pub(crate) async fn run(self: Arc<Self>, stopped: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.task.notified() => {}
+                () = stopped.cancelled() => return,
+            }
+            if !self.take_over() {
+                continue;
+            }
+            loop {
+                let done = self.slice_caught();
+                if !done {
+                    self.write_ahead_caught();
+                    Yield::default().await;
+                    continue;
+                }
+                let rest = self.passing.lock().demand.rest(self.context.coalesce);
+                if !rest.is_zero() {
+                    self.rest(rest).await;
+                }
+                if self.release_if_done() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes the right to pass: what was handed over, or what an idle lane has queued.
+    fn take_over(&self) -> bool {
+        let mut queue = self.queue.lock();
+        let take = match queue.phase {
+            Phase::Handed => true,
+            Phase::Idle => !queue.entries.is_empty(),
+            Phase::Passing | Phase::Resting => false,
+        };
+        if take {
+            queue.phase = Phase::Passing;
+        }
+        take
+    }
+
+    /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass and not the lane.
+    fn slice_caught(&self) -> bool {
+        let until = Instant::now() + SLICE;
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.slice(Some(until))))
+            .unwrap_or_else(|_| {
+                let mut passing = self.passing.lock();
+                let Passing { members, pass, .. } = &mut *passing;
+                let lost = pass.abandon(members);
+                self.context.stats.panics.add(1);
+                self.context.stats.dropped.add(lost as u64);
+                tracing::error!(
+                    lane = self.context.index,
+                    lost,
+                    "a pass panicked; its messages are lost"
+                );
+                true
+            })
+    }
+
+    fn write_ahead_caught(&self) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.write_ahead())).is_err() {
+            self.context.stats.panics.add(1);
+        }
+    }
+
+    /// Gathers: in steps as long as the last pass; the first in which nothing came ends it.
+    async fn rest(&self, rest: Duration) {
+        let step = self.passing.lock().demand.step();
+        let end = Instant::now() + rest;
+        let mut queued = {
+            let mut queue = self.queue.lock();
+            queue.phase = Phase::Resting;
+            queue.entries.len()
+        };
+        let before = queued;
+        let mut most = queued;
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                break;
+            }
+            tokio::time::sleep_until((now + step).min(end)).await;
+            let length = self.queue.lock().entries.len();
+            most = most.max(length);
+            if length <= queued {
+                break;
+            }
+            queued = length;
+        }
+        // A turn may be writing ahead: it gives the phase back under the lock.
+        while !self.wake_up() {
+            Yield::default().await;
+        }
+        self.passing.lock().demand.rested(most > before);
+    }
+
+    /// Ends a rest.
+    fn wake_up(&self) -> bool {
+        let mut queue = self.queue.lock();
+        let resting = queue.phase == Phase::Resting;
+        if resting {
+            queue.phase = Phase::Passing;
+        }
+        resting
+    }
+
+    /// Whether nothing is queued and nobody passes.
+    pub(crate) fn is_idle(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.phase == Phase::Idle && queue.entries.is_empty()
+    }
+}
+
+/// A queue that was long gives its memory back when it is empty.
+fn shrink(entries: &mut VecDeque<Entry>) {
+    if entries.is_empty() && entries.capacity() > 4096 {
+        *entries = VecDeque::new();
+    }
+}
+
+/// Whom the entries before one concern.
+#[derive(Default)]
+struct Ahead {
+    clients: SmallVec<[*const ClientShared; 16]>,
+    groups: SmallVec<[*const Group; 8]>,
+}
+
+impl Ahead {
+    /// Takes note of an entry that stays; true where it concerns everyone.
+    fn pass_by(&mut self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Message { to, .. } => match to {
+                Recipients::Client(client) => self.clients.push(Arc::as_ptr(client)),
+                Recipients::Group(group) => self.groups.push(Arc::as_ptr(group)),
+                Recipients::Everyone => return true,
+                Recipients::Many(many) => {
+                    self.clients.extend(many.clients.iter().map(Arc::as_ptr));
+                    self.groups.extend(many.groups.iter().map(Arc::as_ptr));
+                    return many.everyone;
+                }
+            },
+            Entry::Frame { client, .. }
+            | Entry::Admit(client)
+            | Entry::Join(client, _)
+            | Entry::Leave(client, _)
+            | Entry::Close(client, _)
+            | Entry::Forget(client) => self.clients.push(Arc::as_ptr(client)),
+        }
+        false
+    }
+
+    /// The client of a direct message that nothing before it concerns.
+    fn free(&self, entry: &Entry, pass: &Pass, members: &Members) -> Option<Arc<ClientShared>> {
+        let Entry::Message {
+            to: Recipients::Client(client),
+            ..
+        } = entry
+        else {
+            return None;
+        };
+        let slot = Members::slot(client)?;
+        let grouped = || {
+            members.get(slot).is_some_and(|member| {
+                member.lists().any(|list| match list {
+                    super::members::List::Group(index) => members
+                        .group_at(index)
+                        .is_some_and(|group| self.groups.contains(&Arc::as_ptr(&group))),
+                    super::members::List::Everyone => false,
+                })
+            })
+        };
+        let concerned = self.clients.contains(&Arc::as_ptr(client))
+            || grouped()
+            || pass.concerns(slot, members);
+        (!concerned).then(|| client.clone())
+    }
+}
+
+/// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
+#[derive(Default)]
+struct Yield(bool);
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,162 @@
+//! [`Turn`]: a batch of work, which ends in passes.
+//!
+//! While a turn is under way on a thread, sends append to lanes and note them here; when it ends, the lanes that it fed
+//! are passed: by the turn itself where it was one and nobody else is at it, by their own tasks otherwise. Passes are
+//! never made inside a send, where a user's lock may be held: sixteen broadcasts of one read are one run.
+//!
+//! A turn never spans an await, so a thread-local is exact.
+
+use std::{
+    cell::RefCell,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use smallvec::SmallVec;
+
+use super::{lane::Lane, room::Room};
+
+#[derive(Default)]
+struct Under {
+    depth: u32,
+    /// How many logic modules the message that is handled now has passed.
+    hops: u8,
+    lanes: SmallVec<[Arc<Lane>; 4]>,
+    /// Queues of logic that were found above half when they were fed.
+    pressed: Pressed,
+}
+
+/// Queues that a turn left above half: what waits before the next one.
+pub(crate) type Pressed = SmallVec<[Arc<Room>; 1]>;
+
+thread_local! {
+    static UNDER: RefCell<Under> = RefCell::default();
+}
+
+/// A turn under way on this thread. Dropping it ends it.
+pub(crate) struct Turn(PhantomData<*const ()>);
+
+impl Turn {
+    pub(crate) fn begin() -> Self {
+        UNDER.with_borrow_mut(|under| under.depth += 1);
+        Self(PhantomData)
+    }
+
+    /// Ends it, and says which queues it left above half.
+    pub(crate) fn end(self) -> Pressed {
+        let outermost = UNDER.with_borrow(|under| under.depth == 1);
+        let (mut pressed, lanes) = match outermost {
+            true => UNDER.with_borrow_mut(|under| {
+                (
+                    std::mem::take(&mut under.pressed),
+                    under.lanes.iter().map(|lane| lane.room.clone()).collect(),
+                )
+            }),
+            false => (Pressed::new(), SmallVec::<[Arc<Room>; 4]>::new()),
+        };
+        drop(self);
+        pressed.extend(lanes);
+        pressed.retain(|room| room.is_pressed());
+        pressed
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let lanes = UNDER.with_borrow_mut(|under| {
+            under.depth -= 1;
+            match under.depth {
+                0 => {
+                    under.hops = 0;
+                    under.pressed.clear();
+                    std::mem::take(&mut under.lanes)
+                }
+                _ => SmallVec::new(),
+            }
+        });
+        match &*lanes {
+            [lane] if !std::thread::panicking() => lane.pass_here(),
+            lanes => lanes.iter().for_each(|lane| lane.wake()),
+        }
+    }
+}
+
+/// Notes that a lane was fed: its pass comes when the turn ends, or, outside of a turn, its task is woken.
+pub(crate) fn fed(lane: &Arc<Lane>) {
+    let noted = UNDER.with_borrow_mut(|under| {
+        if under.depth == 0 {
+            return false;
+        }
+        if !under.lanes.iter().any(|known| Arc::ptr_eq(known, lane)) {
+            under.lanes.push(lane.clone());
+        }
+        true
+    });
+    if !noted {
+        lane.wake();
+    }
+}
+
+/// Notes that a queue of logic was found above half.
+pub(crate) fn pressed(room: &Arc<Room>) {
+    UNDER.with_borrow_mut(|under| {
+        if under.depth > 0 && !under.pressed.iter().any(|known| Arc::ptr_eq(known, room)) {
+            under.pressed.push(room.clone());
+        }
+    });
+}
+
+/// Whether the turn should end before its batch does, since something that it feeds is above half.
+pub(crate) fn is_pressed() -> bool {
+    UNDER.with_borrow(|under| {
+        !under.pressed.is_empty() || under.lanes.iter().any(|lane| lane.room.is_pressed())
+    })
+}
+
+/// How many logic modules the message that is handled now has passed.
+pub(crate) fn hops() -> u8 {
+    UNDER.with_borrow(|under| under.hops)
+}
+
+/// Runs a handler of a message that has passed this many logic modules.
+pub(crate) fn with_hops<T>(hops: u8, run: impl FnOnce() -> T) -> T {
+    struct Restore(u8);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            UNDER.with_borrow_mut(|under| under.hops = self.0);
+        }
+    }
+    let _restore = Restore(UNDER.with_borrow_mut(|under| std::mem::replace(&mut under.hops, hops)));
+    run()
+}
+
+/// A future whose every poll is a turn. Gives, beside its output, what its last turn left above half.
+pub(crate) struct InTurns<F>(pub(crate) Pin<Box<F>>);
+
+impl<F: Future> Future for InTurns<F> {
+    type Output = (F::Output, Pressed);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let turn = Turn::begin();
+        let polled = self.0.as_mut().poll(cx);
+        let pressed = turn.end();
+        polled.map(|output| (output, pressed))
+    }
+}
+
+/// A future that handles a message which has passed this many logic modules.
+pub(crate) struct WithHops<F> {
+    pub(crate) hops: u8,
+    pub(crate) future: F,
+}
+
+impl<F: Future + Unpin> Future for WithHops<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let hops = self.hops;
+        with_hops(hops, || Pin::new(&mut self.future).poll(cx))
+    }
+}

@@ -1,0 +1,119 @@
+//! [`LogicContext`]: what a logic module does with the router.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Message, Name, Receipt, SendError, Source,
+    broke::{Reach, router::Router},
+};
+
+/// A logic module's hold on the router: its name, its cancellation, and all that it does with clients and messages
+/// (through [`Reach`], to which it dereferences). Cloning it copies a pointer.
+#[derive(Clone)]
+pub struct LogicContext(Arc<Inner>);
+
+struct Inner {
+    reach: Reach,
+    name: Name,
+    cancelled: CancellationToken,
+}
+
+impl LogicContext {
+    pub(crate) fn new(name: Name, router: Arc<Router>, cancelled: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            reach: Reach(router),
+            name,
+            cancelled,
+        }))
+    }
+
+    /// The module's name.
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// Sends a message; it comes from this module, unless it is a client's that is passed on. Never waits: within a
+    /// handler it is queued at once, and written when the turn ends.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Nothing is queued anywhere then.
+    pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
+        self.router()
+            .send(message, Source::Logic(self.0.name.clone()))
+    }
+
+    /// Sends an answer to the client or logic module that sent `to`, in place of the targets that it has.
+    ///
+    /// # Errors
+    /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
+    pub fn reply(&self, to: &Message, mut message: Message) -> Result<Receipt, SendError> {
+        message.targets_mut().clear();
+        let message = match to.source() {
+            Source::Client(client) => message.to_client(*client),
+            Source::Logic(logic) => message.to_logic(logic),
+            Source::Server => return Err(SendError::NoSender),
+        };
+        self.send(message)
+    }
+
+    /// Sends a message to every client, in place of the targets that it has; who is left out stays so.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn broadcast(&self, mut message: Message) -> Result<Receipt, SendError> {
+        let excluded: smallvec::SmallVec<[_; 2]> = message.targets().excluded().collect();
+        message.targets_mut().clear();
+        for client in excluded {
+            message.targets_mut().exclude(client);
+        }
+        self.send(message.to_all())
+    }
+
+    /// Waits until the module is cancelled: removed, or the router stops. Cancel-safe.
+    pub async fn cancelled(&self) {
+        self.0.cancelled.cancelled().await;
+    }
+
+    /// Whether the module is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.is_cancelled()
+    }
+
+    /// The module's cancellation, to hand on to what it starts.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.0.cancelled
+    }
+
+    /// Waits until every lane is below half: for passive logic, which has no turn to wait before. Cancel-safe.
+    pub async fn room(&self) {
+        for lane in &self.router().lanes {
+            lane.room.eased().await;
+        }
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.0.cancelled.cancel();
+    }
+
+    pub(crate) fn router(&self) -> &Arc<Router> {
+        &self.0.reach.0
+    }
+}
+
+impl Deref for LogicContext {
+    type Target = Reach;
+
+    fn deref(&self) -> &Reach {
+        &self.0.reach
+    }
+}
+
+impl fmt::Debug for LogicContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogicContext")
+            .field("name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,677 @@
+//! [`Module`]: a logic module while it runs.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Doer, Handler, Kind, Logic, LogicContext, MAX_BACK_OFF, Make, Passive,
+    run::{Caught, Outcome, call, first_poll},
+};
+use crate::{
+    Client, CloseReason, LogicFailure, Message, Name,
+    broke::router::Router,
+    delivery::{
+        room::Room,
+        turn::{self, InTurns, Pressed, Turn, WithHops},
+    },
+    error::FailureKind,
+    stats::{Counter, LogicStats},
+};
+
+/// How many messages a worker takes for one turn.
+const TURN: usize = 64;
+
+/// A logic module while it runs.
+pub(crate) struct Module {
+    pub(crate) name: Name,
+    pub(crate) ctx: LogicContext,
+    running: Running,
+    failures: Counter,
+    tasks: TaskTracker,
+    /// Its tasks end at their next wait.
+    aborted: CancellationToken,
+}
+
+enum Running {
+    /// Handlers that wait are counted in `flight`; what logic sends goes through `queue`.
+    Dispatched {
+        handler: Handler,
+        flight: Arc<Room>,
+        queue: Arc<Queue>,
+    },
+    Worker {
+        queues: Vec<Arc<Queue>>,
+    },
+    Passive,
+}
+
+/// What waits for a module.
+pub(crate) enum Item {
+    Message(Message),
+    Joined(Client, Greeted),
+    Left(Client, CloseReason),
+}
+
+/// The messages that wait for a worker, or for a dispatched module from other logic.
+pub(crate) struct Queue {
+    items: Mutex<VecDeque<Item>>,
+    arrived: Notify,
+    /// Counts what waits and what is handled now.
+    pub(crate) room: Arc<Room>,
+    closed: AtomicBool,
+}
+
+impl Queue {
+    fn new(messages: usize, bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            items: Mutex::default(),
+            arrived: Notify::new(),
+            room: Arc::new(Room::new(messages, bytes)),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Appends an item for which room was taken.
+    pub(crate) fn push(&self, item: Item) {
+        let mut items = self.items.lock();
+        items.push_back(item);
+        let first = items.len() == 1;
+        drop(items);
+        if first {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Appends what must not be refused.
+    fn force(&self, item: Item) {
+        self.room.force(item.weight());
+        self.push(item);
+    }
+
+    /// The next items, some at a time; `None` once it is closed and empty.
+    async fn take(&self, batch: &mut VecDeque<Item>, most: usize) -> Option<()> {
+        loop {
+            {
+                let mut items = self.items.lock();
+                if items.len() <= most {
+                    std::mem::swap(&mut *items, batch);
+                } else {
+                    batch.extend(items.drain(..most));
+                }
+                if !batch.is_empty() {
+                    return Some(());
+                }
+            }
+            if self.closed.load(Relaxed) {
+                return None;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.arrived.notify_one();
+    }
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Message(message) => message.weight(),
+            Self::Joined(..) | Self::Left(..) => size_of::<Self>(),
+        }
+    }
+
+    fn hops(&self) -> u8 {
+        match self {
+            Self::Message(message) => message.hops(),
+            Self::Joined(..) | Self::Left(..) => 0,
+        }
+    }
+}
+
+/// Tells a client's door that the dispatched modules have seen it join.
+#[derive(Default)]
+pub(crate) struct Greeting {
+    left: AtomicUsize,
+    done: Notify,
+}
+
+impl Greeting {
+    pub(crate) fn expect(self: &Arc<Self>) -> Greeted {
+        self.left.fetch_add(1, Relaxed);
+        Greeted(Some(self.clone()))
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.left.load(Relaxed) == 0
+    }
+
+    pub(crate) async fn done(&self) {
+        loop {
+            let mut done = std::pin::pin!(self.done.notified());
+            done.as_mut().enable();
+            if self.is_done() {
+                return;
+            }
+            done.await;
+        }
+    }
+}
+
+/// One module's part of a greeting; dropping it says that it is done, or will not come.
+pub(crate) struct Greeted(Option<Arc<Greeting>>);
+
+impl Drop for Greeted {
+    fn drop(&mut self) {
+        if let Some(greeting) = &self.0
+            && greeting.left.fetch_sub(1, Relaxed) == 1
+        {
+            greeting.done.notify_waiters();
+        }
+    }
+}
+
+/// Room taken in a module's queue; dropped without a message, it is given back.
+pub(crate) struct Reserved {
+    queue: Arc<Queue>,
+    weight: usize,
+    used: bool,
+}
+
+impl Reserved {
+    pub(crate) fn commit(mut self, message: Message) {
+        self.used = true;
+        self.queue.push(Item::Message(message));
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.used {
+            self.queue.room.release(1, self.weight);
+        }
+    }
+}
+
+impl Module {
+    /// Starts a module.
+    pub(crate) fn start(logic: Logic, router: &Arc<Router>) -> Arc<Self> {
+        let queue = || Queue::new(logic.queue_messages, logic.queue_bytes);
+        let cancelled = router.logic_cancelled.child_token();
+        let ctx = LogicContext::new(logic.name.clone(), router.clone(), cancelled);
+        let (running, start): (_, Box<dyn FnOnce(&Arc<Self>)>) = match logic.kind {
+            Kind::Dispatched(handler) => {
+                let flight = Arc::new(Room::new(logic.in_flight, usize::MAX));
+                let queue = queue();
+                let start = |module: &Arc<Self>| module.spawn(module.clone().serve_queue());
+                (
+                    Running::Dispatched {
+                        handler,
+                        flight,
+                        queue,
+                    },
+                    Box::new(start),
+                )
+            }
+            Kind::Worker(make) => {
+                let count = if matches!(make, Make::Again(_)) {
+                    logic.workers
+                } else {
+                    1
+                };
+                let queues = (0..count).map(|_| queue()).collect();
+                let start = move |module: &Arc<Self>| module.start_workers(make);
+                (Running::Worker { queues }, Box::new(start))
+            }
+            Kind::Passive(passive) => (
+                Running::Passive,
+                Box::new(move |module: &Arc<Self>| {
+                    module.spawn(module.clone().run_passive(passive))
+                }),
+            ),
+        };
+        let module = Arc::new(Self {
+            name: ctx.name().clone(),
+            ctx,
+            running,
+            failures: Counter::default(),
+            tasks: TaskTracker::new(),
+            aborted: CancellationToken::new(),
+        });
+        start(&module);
+        module
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let aborted = self.aborted.clone();
+        let task = async move {
+            tokio::select! {
+                () = future => {}
+                () = aborted.cancelled() => {}
+            }
+        };
+        self.tasks.spawn_on(task, &self.ctx.router().handle);
+    }
+
+    /// Whether it takes messages.
+    pub(crate) fn is_passive(&self) -> bool {
+        matches!(self.running, Running::Passive)
+    }
+
+    /// Whether it wants to know who comes and goes.
+    pub(crate) fn watches(&self) -> bool {
+        !matches!(
+            self.running,
+            Running::Passive
+                | Running::Dispatched {
+                    handler: Handler::Plain(_),
+                    ..
+                }
+        )
+    }
+
+    /// Whether the door runs it in place.
+    pub(crate) fn runs_at_door(&self) -> bool {
+        matches!(self.running, Running::Dispatched { .. })
+    }
+
+    /// Takes room for a message in the queue that it belongs to.
+    pub(crate) fn reserve(&self, message: &Message) -> Option<Reserved> {
+        let queue = self.queue_for(message)?;
+        let weight = message.weight();
+        let reserved = queue.room.reserve(weight);
+        if !reserved || queue.room.is_pressed() {
+            turn::pressed(&queue.room);
+        }
+        reserved.then(|| Reserved {
+            queue: queue.clone(),
+            weight,
+            used: false,
+        })
+    }
+
+    fn queue_for(&self, message: &Message) -> Option<&Arc<Queue>> {
+        match &self.running {
+            Running::Dispatched { queue, .. } => Some(queue),
+            Running::Worker { queues } if queues.len() == 1 => queues.first(),
+            Running::Worker { queues } => {
+                let hash = match (message.tag("key"), message.client()) {
+                    (Some(key), _) => self.ctx.router().registry.hash_key(key),
+                    (None, Some(client)) => self.ctx.router().registry.hash(client),
+                    (None, None) => 0,
+                };
+                queues.get((hash % queues.len() as u64) as usize)
+            }
+            Running::Passive => None,
+        }
+    }
+
+    /// Tells it that a client came.
+    pub(crate) fn joined(&self, client: &Client, greeting: &Arc<Greeting>) {
+        match &self.running {
+            Running::Dispatched {
+                handler: Handler::Waiting(_),
+                queue,
+                ..
+            } => {
+                queue.force(Item::Joined(client.clone(), greeting.expect()));
+            }
+            // A worker's queue keeps the order by itself.
+            Running::Worker { .. } => {
+                self.watcher(client).into_iter().for_each(|queue| {
+                    queue.force(Item::Joined(client.clone(), Greeted(None)));
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells it that a client is gone.
+    pub(crate) fn left(&self, client: &Client, reason: &CloseReason) {
+        if let Some(queue) = self.watcher(client) {
+            queue.force(Item::Left(client.clone(), reason.clone()));
+        }
+    }
+
+    fn watcher(&self, client: &Client) -> Option<&Arc<Queue>> {
+        match &self.running {
+            Running::Dispatched { queue, .. } => Some(queue),
+            Running::Worker { queues } => {
+                let hash = self.ctx.router().registry.hash(client.id());
+                queues.get((hash % queues.len() as u64) as usize)
+            }
+            Running::Passive => None,
+        }
+    }
+
+    /// Runs a dispatched handler in place; one that waits goes on in a task of its own. Within a turn.
+    pub(crate) fn dispatch(self: &Arc<Self>, message: Message) {
+        let Running::Dispatched { handler, .. } = &self.running else {
+            return;
+        };
+        let hops = message.hops();
+        match handler {
+            Handler::Plain(handle) => {
+                let outcome = turn::with_hops(hops, || call(|| handle(message, &self.ctx)));
+                self.report(outcome);
+            }
+            Handler::Waiting(handler) => {
+                let (handler, ctx) = (handler.clone(), self.ctx.clone());
+                self.run_in_place(
+                    hops,
+                    Box::pin(async move { handler.handle(message, &ctx).await }),
+                    None,
+                );
+            }
+        }
+    }
+
+    fn run_in_place<F>(
+        self: &Arc<Self>,
+        hops: u8,
+        future: std::pin::Pin<Box<F>>,
+        greeted: Option<Greeted>,
+    ) where
+        F: Future<Output = crate::LogicResult> + Send + 'static,
+    {
+        let mut future = WithHops {
+            hops,
+            future: Caught(future),
+        };
+        match first_poll(&mut future) {
+            Poll::Ready(outcome) => self.report(outcome),
+            Poll::Pending => {
+                let Running::Dispatched { flight, .. } = &self.running else {
+                    return;
+                };
+                let flying = Flying::take_off(flight);
+                if flight.is_pressed() {
+                    turn::pressed(flight);
+                }
+                let module = self.clone();
+                self.spawn(async move {
+                    let (outcome, _) = InTurns(Box::pin(future)).await;
+                    module.report(outcome);
+                    drop((flying, greeted));
+                });
+            }
+        }
+    }
+
+    /// A dispatched module's queue: what logic sends it, and who comes and goes.
+    async fn serve_queue(self: Arc<Self>) {
+        let Running::Dispatched {
+            handler,
+            flight,
+            queue,
+        } = &self.running
+        else {
+            return;
+        };
+        let mut batch = VecDeque::new();
+        let mut pressed = Pressed::new();
+        while queue.take(&mut batch, TURN).await.is_some() {
+            while !batch.is_empty() {
+                for room in pressed.drain(..) {
+                    room.eased().await;
+                }
+                flight.eased().await;
+                pressed = self.serve_some(handler, queue, &mut batch);
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn serve_some(
+        self: &Arc<Self>,
+        handler: &Handler,
+        queue: &Queue,
+        batch: &mut VecDeque<Item>,
+    ) -> Pressed {
+        let turn = Turn::begin();
+        while let Some(item) = batch.pop_front() {
+            let weight = item.weight();
+            let ctx = self.ctx.clone();
+            match (item, handler) {
+                (Item::Message(message), _) => self.dispatch(message),
+                (Item::Joined(client, greeted), Handler::Waiting(handler)) => {
+                    let handler = handler.clone();
+                    let future = async move { handler.joined(&client, &ctx).await };
+                    self.run_in_place(0, Box::pin(future), Some(greeted));
+                }
+                (Item::Left(client, reason), Handler::Waiting(handler)) => {
+                    let handler = handler.clone();
+                    self.run_in_place(
+                        0,
+                        Box::pin(async move { handler.left(&client, &reason, &ctx).await }),
+                        None,
+                    );
+                }
+                (Item::Joined(..) | Item::Left(..), Handler::Plain(_)) => {}
+            }
+            queue.room.release(1, weight);
+            if turn::is_pressed() {
+                break;
+            }
+        }
+        turn.end()
+    }
+
+    fn start_workers(self: &Arc<Self>, make: Make) {
+        let Running::Worker { queues } = &self.running else {
+            return;
+        };
+        match make {
+            Make::Once(doer) => self.spawn(self.clone().work(queues[0].clone(), doer, None)),
+            Make::Again(make) => {
+                let make: Arc<dyn Fn() -> Doer + Send + Sync> = make.into();
+                for queue in queues {
+                    self.spawn(self.clone().work(queue.clone(), make(), Some(make.clone())));
+                }
+            }
+        }
+    }
+
+    async fn work(
+        self: Arc<Self>,
+        queue: Arc<Queue>,
+        mut doer: Doer,
+        make: Option<Arc<dyn Fn() -> Doer + Send + Sync>>,
+    ) {
+        let mut batch = VecDeque::new();
+        let mut pressed = Pressed::new();
+        let mut panics_in_a_row = 0;
+        while queue.take(&mut batch, TURN).await.is_some() {
+            while !batch.is_empty() {
+                for room in pressed.drain(..) {
+                    room.eased().await;
+                }
+                let panicked;
+                (panicked, pressed) = match &mut doer {
+                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch),
+                    Doer::Waiting(_) => {
+                        InTurns(Box::pin(self.work_some(&queue, &mut doer, &mut batch))).await
+                    }
+                };
+                match &make {
+                    Some(make) if panicked => {
+                        if panics_in_a_row > 0 {
+                            tokio::time::sleep(back_off(panics_in_a_row)).await;
+                        }
+                        panics_in_a_row += 1;
+                        doer = make();
+                    }
+                    _ => panics_in_a_row = 0,
+                }
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    /// A turn of a plain worker; says whether it panicked.
+    fn work_some_now(
+        &self,
+        queue: &Queue,
+        doer: &mut Doer,
+        batch: &mut VecDeque<Item>,
+    ) -> (bool, Pressed) {
+        let turn = Turn::begin();
+        let mut panicked = false;
+        while let (Some(item), Doer::Plain(handle)) = (batch.pop_front(), &mut *doer) {
+            let weight = item.weight();
+            if let Item::Message(message) = item {
+                let outcome =
+                    turn::with_hops(message.hops(), || call(|| handle(message, &self.ctx)));
+                panicked = matches!(outcome, Err(FailureKind::Panic(_)));
+                self.report(outcome);
+            }
+            queue.room.release(1, weight);
+            if panicked || turn::is_pressed() {
+                break;
+            }
+        }
+        (panicked, turn.end())
+    }
+
+    /// The same for one that may wait.
+    async fn work_some(&self, queue: &Queue, doer: &mut Doer, batch: &mut VecDeque<Item>) -> bool {
+        while let (Some(item), Doer::Waiting(worker)) = (batch.pop_front(), &mut *doer) {
+            let (weight, hops) = (item.weight(), item.hops());
+            // Also given back where this future is dropped in the middle.
+            let _handled = Handled { queue, weight };
+            let future = match item {
+                Item::Message(message) => worker.handle(message, &self.ctx),
+                Item::Joined(ref client, _) => worker.joined(client, &self.ctx),
+                Item::Left(ref client, ref reason) => worker.left(client, reason, &self.ctx),
+            };
+            let outcome = WithHops {
+                hops,
+                future: Caught(future),
+            }
+            .await;
+            let panicked = matches!(outcome, Err(FailureKind::Panic(_)));
+            self.report(outcome);
+            if panicked {
+                return true;
+            }
+            if turn::is_pressed() {
+                return false;
+            }
+        }
+        false
+    }
+
+    async fn run_passive(self: Arc<Self>, mut passive: Box<dyn Passive>) {
+        let (outcome, _) = InTurns(Box::pin(Caught(passive.run(&self.ctx)))).await;
+        self.report(outcome);
+    }
+
+    fn report(&self, outcome: Outcome) {
+        let Err(kind) = outcome else { return };
+        self.failures.add(1);
+        self.ctx.router().logic_failed(&LogicFailure {
+            logic: self.name.clone(),
+            kind,
+        });
+    }
+
+    pub(crate) fn stats(&self) -> LogicStats {
+        let (queued, in_flight) = match &self.running {
+            Running::Dispatched { queue, flight, .. } => (queue.room.entries(), flight.entries()),
+            Running::Worker { queues } => {
+                (queues.iter().map(|queue| queue.room.entries()).sum(), 0)
+            }
+            Running::Passive => (0, 0),
+        };
+        LogicStats {
+            queued,
+            in_flight,
+            failures: self.failures.get(),
+        }
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        let stats = self.stats();
+        stats.queued == 0 && stats.in_flight == 0
+    }
+
+    /// Ends it: what is queued is handled, for as long as is given; then what still runs is dropped at its next wait.
+    pub(crate) async fn stop(&self, within: Duration) {
+        if self.is_passive() {
+            self.ctx.cancel();
+        }
+        match &self.running {
+            Running::Dispatched { queue, .. } => queue.close(),
+            Running::Worker { queues } => queues.iter().for_each(|queue| queue.close()),
+            Running::Passive => {}
+        }
+        self.tasks.close();
+        if tokio::time::timeout(within, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(logic = %self.name, "a logic module did not end within the drain time and is dropped");
+            self.ctx.cancel();
+            self.aborted.cancel();
+            // A handler that never waits cannot be dropped: do not wait for it.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        }
+        self.ctx.cancel();
+    }
+}
+
+impl Module {
+    /// Ends its tasks at their next wait.
+    pub(crate) fn abort(&self) {
+        self.ctx.cancel();
+        self.aborted.cancel();
+        self.tasks.close();
+    }
+}
+
+/// A handler that waits, counted.
+struct Flying(Arc<Room>);
+
+impl Flying {
+    fn take_off(flight: &Arc<Room>) -> Self {
+        flight.force(0);
+        Self(flight.clone())
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        self.0.release(1, 0);
+    }
+}
+
+/// An item that a worker has begun.
+struct Handled<'a> {
+    queue: &'a Queue,
+    weight: usize,
+}
+
+impl Drop for Handled<'_> {
+    fn drop(&mut self) {
+        self.queue.room.release(1, self.weight);
+    }
+}
+
+fn back_off(panics_in_a_row: u32) -> Duration {
+    let doubled = Duration::from_millis(100).saturating_mul(1 << (panics_in_a_row - 1).min(10));
+    doubled.min(MAX_BACK_OFF)
+}

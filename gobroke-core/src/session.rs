@@ -1,0 +1,370 @@
+//! [`Session`]: an endpoint's hold on one connection, and its two halves.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use tokio::time::timeout;
+
+use crate::{
+    Batch, Client, CloseReason, ErrorFrame, Message, MessageId, SendError, Source,
+    batch::Inbound,
+    broke::router::Router,
+    client::ClientShared,
+    delivery::{
+        Frames,
+        turn::{self, Pressed, Turn},
+    },
+    error::Closed,
+    gate::Slot,
+    id::unix_millis,
+    logic::module::Greeting,
+};
+
+/// An endpoint's hold on one connection.
+///
+/// Dropping it unregisters the client, whatever happened: from the registry, its groups, the cluster, and with logic,
+/// which is told that it left. Nothing else does.
+pub struct Session {
+    client: Client,
+    router: Arc<Router>,
+    door: Door,
+    /// Counts the connection against the endpoint's limits.
+    _slot: Slot,
+}
+
+/// What the door keeps between two turns.
+#[derive(Default)]
+struct Door {
+    /// Queues that the last turn left above half.
+    pressed: Pressed,
+    /// Logic that wants to see the client join before its first message.
+    greeting: Option<Arc<Greeting>>,
+}
+
+impl Session {
+    pub(crate) fn new(client: Arc<ClientShared>, router: Arc<Router>, slot: Slot) -> Self {
+        let greeting = router.greet(&client);
+        let door = Door {
+            greeting,
+            ..Door::default()
+        };
+        Self {
+            client: Client(client),
+            router,
+            door,
+            _slot: slot,
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Closes the client behind all that was sent to it before: the close frame is the last that goes out, and then
+    /// [`Outgoing::drive`] (or [`Outgoing::next`]) ends.
+    pub fn close(&self, reason: CloseReason) {
+        self.router.close(&self.client.0, reason);
+    }
+
+    /// The two halves: receiving may wait (that is back-pressure), and must not stop the writing meanwhile.
+    pub fn halves(&mut self) -> (Incoming<'_>, Outgoing<'_>) {
+        let Self {
+            client,
+            router,
+            door,
+            ..
+        } = self;
+        (
+            Incoming {
+                client,
+                router,
+                door,
+            },
+            Outgoing { client },
+        )
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.router.forget(&self.client.0);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The half of a [`Session`] that takes what came.
+pub struct Incoming<'a> {
+    client: &'a Client,
+    router: &'a Arc<Router>,
+    door: &'a mut Door,
+}
+
+/// How a turn of the door ended.
+enum Turned {
+    /// The batch is empty.
+    Done,
+    /// Something that it feeds is above half; there is more in the batch.
+    Wait,
+    /// Middleware that may wait comes next.
+    Middleware(Message),
+}
+
+impl Incoming<'_> {
+    /// Hands what one read gave to the router: middleware, logic, lanes. What it caused is written when it returns, or
+    /// is left to the lanes' tasks.
+    ///
+    /// It waits while what it feeds is above half (lanes, queues of logic, the client's own outbox), so that the
+    /// socket's window closes on the sender. It waits for logic 10 s at most (the endpoint's `door_timeout`), then the
+    /// client is told `busy`.
+    ///
+    /// Cancel-safe: it takes from the batch message by message, and what it has not begun stays there.
+    ///
+    /// # Errors
+    /// [`Closed`] once the client is closed: read no more, and let [`Outgoing`] finish.
+    pub async fn receive(&mut self, batch: &mut Batch) -> Result<(), Closed> {
+        self.heard();
+        if !batch.is_empty() {
+            let heartbeat = &self.client.0.heartbeat;
+            heartbeat
+                .spoke
+                .store(heartbeat.heard.load(Relaxed), Relaxed);
+            self.client.0.last_message.store(unix_millis(), Relaxed);
+        }
+        while !batch.is_empty() {
+            self.ready(batch).await?;
+            match self.turn(batch) {
+                Turned::Done => break,
+                Turned::Wait => {}
+                Turned::Middleware(message) => {
+                    let message = self.router.middleware.receive(message).await;
+                    batch.put_back(Inbound::Passed(message));
+                }
+            }
+        }
+        tokio::task::consume_budget().await;
+        if self.client.is_closed() {
+            return Err(Closed);
+        }
+        Ok(())
+    }
+
+    /// Notes that something came, if only a pong: the ping clock starts anew. `receive` does so by itself.
+    pub fn heard(&self) {
+        self.client
+            .0
+            .heartbeat
+            .heard
+            .store(self.router.clock.tick(), Relaxed);
+    }
+
+    /// Closes the client; see [`Session::close`].
+    pub fn close(&self, reason: CloseReason) {
+        self.router.close(&self.client.0, reason);
+    }
+
+    /// Waits until the client is closed at once, with what waited for it dropped (a write stall): for endpoints that
+    /// are writing what [`Outgoing::next`] gave. Cancel-safe.
+    pub async fn gone(&self) {
+        poll_fn(|cx| self.client.0.outbox.poll_gone(cx)).await;
+    }
+
+    /// Waits, holding nothing, until the next turn may begin.
+    async fn ready(&mut self, batch: &mut Batch) -> Result<(), Closed> {
+        if self.router.closing.is_cancelled() {
+            // What was not begun before the drain is not accepted; the session is closed by it.
+            std::future::pending::<()>().await;
+        }
+        if self.client.is_closed() {
+            return Err(Closed);
+        }
+        let client = &self.client.0;
+        if !self.door.pressed.is_empty() || self.door.greeting.is_some() {
+            client.heartbeat.at_door.store(true, Relaxed);
+            let waited = timeout(client.endpoint.options.door_timeout, self.door.eased()).await;
+            client.heartbeat.at_door.store(false, Relaxed);
+            if waited.is_err() {
+                self.busy(batch);
+            }
+        }
+        poll_fn(|cx| client.outbox.poll_eased(cx)).await;
+        if self.client.is_closed() {
+            return Err(Closed);
+        }
+        Ok(())
+    }
+
+    /// Answers the message that waited too long.
+    fn busy(&mut self, batch: &mut Batch) {
+        let id = match batch.pop() {
+            Some(Inbound::Message(message) | Inbound::Passed(message)) => message.id(),
+            Some(other) => return batch.put_back(other),
+            None => return,
+        };
+        self.router.stats.busy.add(1);
+        self.answer(
+            "busy",
+            "the server has too much to do; try again later",
+            Some(id),
+        );
+    }
+
+    /// One turn: as much of the batch as there is room for.
+    fn turn(&mut self, batch: &mut Batch) -> Turned {
+        let turn = Turn::begin();
+        let turned = self.take(batch);
+        self.door.pressed = turn.end();
+        turned
+    }
+
+    fn take(&mut self, batch: &mut Batch) -> Turned {
+        let mut received = 0;
+        let turned = loop {
+            let Some(item) = batch.pop() else {
+                break Turned::Done;
+            };
+            let message = match item {
+                Inbound::Frame(frame) => {
+                    self.router.send_frame(&self.client.0, frame);
+                    continue;
+                }
+                Inbound::Error { code, message, id } => {
+                    self.answer(code, &message, id);
+                    continue;
+                }
+                Inbound::Message(mut message) => {
+                    message.set_source(Source::Client(self.client.id()));
+                    if self.router.middleware.receive_waits {
+                        break Turned::Middleware(message);
+                    }
+                    self.router.middleware.receive_now(&mut message);
+                    message
+                }
+                Inbound::Passed(message) => message,
+            };
+            if !self.route(message, batch) {
+                break Turned::Wait;
+            }
+            received += 1;
+            if turn::is_pressed() && !batch.is_empty() {
+                break Turned::Wait;
+            }
+        };
+        self.router.stats.received.add(received);
+        turned
+    }
+
+    /// Routes a message, or puts it back where there is no room.
+    fn route(&mut self, message: Message, batch: &mut Batch) -> bool {
+        let id = Some(message.id());
+        if message.is_rejected() {
+            self.router.stats.rejected.add(1);
+            self.answer(
+                "rejected",
+                message.reject_reason().unwrap_or("rejected"),
+                id,
+            );
+            if let Some(reason) = message.close_asked() {
+                self.close(reason.clone());
+            }
+            return true;
+        }
+        match self.router.receive(message) {
+            Ok(receipt) if receipt.unknown > 0 => {
+                self.answer(
+                    "unknown_client",
+                    "a client that the message is for is not connected",
+                    id,
+                );
+            }
+            Ok(_) => {}
+            Err(SendError::Full { message, .. }) => {
+                batch.put_back(Inbound::Passed(*message));
+                return false;
+            }
+            Err(error) => {
+                let code = match &error {
+                    SendError::UnknownLogic(_) => "unknown_logic",
+                    SendError::PassiveLogic(_) => "passive_logic",
+                    SendError::NoTarget => "no_target",
+                    SendError::Stopped => "stopping",
+                    _ => "not_sent",
+                };
+                tracing::debug!(client = %self.client.id(), %error, "a message went nowhere");
+                self.answer(code, &error.to_string(), id);
+            }
+        }
+        true
+    }
+
+    /// Tells the client what was wrong, in order with its messages.
+    fn answer(&self, code: &str, message: &str, id: Option<MessageId>) {
+        let error = ErrorFrame { code, message, id };
+        let client = &self.client.0;
+        if let Some(frame) = client.encode(&self.router.stats, |encoder, out| {
+            encoder.error(&error, out)
+        }) {
+            self.router.send_frame(client, frame);
+        }
+    }
+}
+
+impl Door {
+    /// Waits until all that the last turn fed is at half or below, and the client has been greeted. Cancel-safe.
+    async fn eased(&mut self) {
+        while let Some(room) = self.pressed.last() {
+            room.eased().await;
+            self.pressed.pop();
+        }
+        if let Some(greeting) = &self.greeting {
+            greeting.done().await;
+            self.greeting = None;
+        }
+    }
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("client", self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The half of a [`Session`] that gives what goes out.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    client: &'a Client,
+}
+
+impl Outgoing<'_> {
+    /// For endpoints that gave a [`Wire`](crate::Wire): finishes what the socket did not take at once, for as long as
+    /// the connection lasts. Ends once the client is closed and everything before the close, and the close frame, is
+    /// written and the wire is shut down; or the socket is lost. Says why. Cancel-safe.
+    pub async fn drive(&mut self) -> CloseReason {
+        poll_fn(|cx| self.client.0.outbox.poll_drive(cx)).await
+    }
+
+    /// For endpoints without a wire: whole frames, ready to be written. Asking for more says that what was given
+    /// before is written. `None` once the client is closed and its close frame was given.
+    ///
+    /// Cancel-safe: what a dropped call would have given is given by the next one.
+    pub async fn next(&mut self) -> Option<Frames> {
+        poll_fn(|cx| self.client.0.outbox.poll_next(cx)).await
+    }
+
+    /// Why the client is closed, once it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.client.0.outbox.closing()
+    }
+}

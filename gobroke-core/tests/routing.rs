@@ -1,0 +1,123 @@
+//! Where messages go: clients, groups, everyone, logic, in any mix, once each and in order.
+
+use gobroke_core::{Broke, CloseReason, Logic, Message, SendError, testing::TestEndpoint};
+
+async fn start(endpoint: &TestEndpoint, logic: Vec<Logic>) -> Broke {
+    let mut builder = Broke::builder().instance("here").endpoint(endpoint.clone());
+    for module in logic {
+        builder = builder.logic(module);
+    }
+    builder.start().await.expect("it starts")
+}
+
+fn echo() -> Logic {
+    Logic::dispatched("echo", |message, ctx| {
+        ctx.reply(&message, message.clone())?;
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_client_hears_what_it_says_to_echo() {
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(&endpoint, vec![echo()]).await;
+    let mut client = endpoint.connect().await.expect("it is admitted");
+    client.send("one").await;
+    client
+        .send_all(vec![Message::new("two"), Message::new("three")])
+        .await;
+    for expected in ["one", "two", "three"] {
+        assert_eq!(client.next_text().await.as_deref(), Some(expected));
+    }
+    broke.stop().await;
+    assert_eq!(client.closed().await, Some((1001, "going away".to_owned())));
+}
+
+#[tokio::test]
+async fn a_mix_of_targets_reaches_each_client_once() {
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = start(&endpoint, vec![]).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(endpoint.connect().await.expect("it is admitted"));
+    }
+    assert!(broke.join(clients[1].id(), "room"));
+    assert!(broke.join(clients[2].id(), "room"));
+    assert!(!broke.join(clients[2].id(), "room"), "it is in it already");
+    let receipt = broke
+        .send(
+            Message::new("mix")
+                .to_group("room")
+                .to_client(clients[1].id())
+                .to_client(clients[0].id()),
+        )
+        .expect("it is sent");
+    assert_eq!(receipt.clients, 4, "target by target");
+    broke
+        .send(
+            Message::new("all")
+                .to_all()
+                .to_group("room")
+                .except(clients[2].id()),
+        )
+        .expect("it is sent");
+    broke
+        .send(Message::new("end").to_all())
+        .expect("it is sent");
+    let expected: [&[&str]; 4] = [
+        &["mix", "all", "end"],
+        &["mix", "all", "end"],
+        &["mix", "end"],
+        &["all", "end"],
+    ];
+    for (client, expected) in clients.iter_mut().zip(expected) {
+        for expected in expected {
+            assert_eq!(client.next_text().await.as_deref(), Some(*expected));
+        }
+    }
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_targets_are_told() {
+    let endpoint = TestEndpoint::to_logic("nobody");
+    let broke = start(
+        &endpoint,
+        vec![Logic::passive("tick", async |ctx| {
+            ctx.cancelled().await;
+            Ok(())
+        })],
+    )
+    .await;
+    assert!(matches!(
+        broke.send(Message::new("x")),
+        Err(SendError::NoTarget)
+    ));
+    assert!(matches!(
+        broke.send(Message::new("x").to_logic("nobody")),
+        Err(SendError::UnknownLogic(_))
+    ));
+    assert!(matches!(
+        broke.send(Message::new("x").to_logic("tick")),
+        Err(SendError::PassiveLogic(_))
+    ));
+    let mut client = endpoint.connect().await.expect("it is admitted");
+    let gone = endpoint.connect().await.expect("it is admitted").id();
+    broke.disconnect(gone, CloseReason::Kicked("out".into()));
+    let receipt = broke
+        .send(Message::new("x").to_client(gone))
+        .expect("it is counted");
+    assert_eq!((receipt.clients, receipt.unknown), (0, 1));
+    client.send("x").await;
+    assert!(matches!(
+        client.frame().await,
+        Some(gobroke_core::testing::Received::Welcome(_))
+    ));
+    match client.frame().await {
+        Some(gobroke_core::testing::Received::Error { code, .. }) => {
+            assert_eq!(code, "unknown_logic")
+        }
+        other => panic!("{other:?}"),
+    }
+    broke.stop().await;
+}
