@@ -312,7 +312,7 @@ impl Incoming<'_> {
         let error = ErrorFrame { code, message, id };
         let client = &self.client.0;
         if let Some(frame) = client.encode(&self.router.stats, |encoder, out| {
-            encoder.error(&error, out)
+            encoder.error(&error, out);
         }) {
             self.router.send_frame(client, frame);
         }

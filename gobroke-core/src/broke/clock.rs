@@ -63,6 +63,7 @@ pub(crate) async fn watch(router: Weak<Router>) {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Due {
     Ping,
     Silent,

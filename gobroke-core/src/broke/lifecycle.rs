@@ -299,6 +299,6 @@ pub(super) async fn signal() {
 async fn wait_on_error(result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::error!(%error, "cannot listen for signals");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

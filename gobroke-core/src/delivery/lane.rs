@@ -95,6 +95,9 @@ impl Entry {
     }
 }
 
+/// Told of a group that has no member on this instance any more.
+pub(crate) type GroupGone = Box<dyn Fn(&Group) + Send + Sync>;
+
 /// What a lane needs of its router.
 pub(crate) struct LaneContext {
     pub(crate) index: usize,
@@ -105,8 +108,7 @@ pub(crate) struct LaneContext {
     pub(crate) stats: Arc<Counters>,
     /// How long the lane may rest: the smallest of the endpoints'.
     pub(crate) coalesce: Duration,
-    /// Told of a group that has no member on this instance any more.
-    pub(crate) on_group_gone: OnceLock<Box<dyn Fn(&Group) + Send + Sync>>,
+    pub(crate) on_group_gone: OnceLock<GroupGone>,
 }
 
 impl LaneContext {

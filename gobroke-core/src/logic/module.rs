@@ -43,6 +43,9 @@ pub(crate) struct Module {
     aborted: CancellationToken,
 }
 
+/// What starts a module's tasks, once it is there.
+type Start = Box<dyn FnOnce(&Arc<Module>)>;
+
 enum Running {
     /// Handlers that wait are counted in `flight`; what logic sends goes through `queue`.
     Dispatched {
@@ -212,7 +215,7 @@ impl Module {
         let queue = || Queue::new(logic.queue_messages, logic.queue_bytes);
         let cancelled = router.logic_cancelled.child_token();
         let ctx = LogicContext::new(logic.name.clone(), router.clone(), cancelled);
-        let (running, start): (_, Box<dyn FnOnce(&Arc<Self>)>) = match logic.kind {
+        let (running, start): (_, Start) = match logic.kind {
             Kind::Dispatched(handler) => {
                 let flight = Arc::new(Room::new(logic.in_flight, usize::MAX));
                 let queue = queue();
@@ -239,7 +242,7 @@ impl Module {
             Kind::Passive(passive) => (
                 Running::Passive,
                 Box::new(move |module: &Arc<Self>| {
-                    module.spawn(module.clone().run_passive(passive))
+                    module.spawn(module.clone().run_passive(passive));
                 }),
             ),
         };
