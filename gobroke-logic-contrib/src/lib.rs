@@ -5,6 +5,7 @@
 //! | `broadcaster` | [`Broadcaster`] | sends what it receives to all clients, or to a group | yes |
 //! | `echo` | [`Echo`] | sends back what it receives | yes |
 //! | `inactivity` | [`InactivityMonitor`] | disconnects clients that say nothing for too long | yes |
+//! | `rooms` | [`Rooms`] | rooms to join, leave and talk in: what a chat needs | yes |
 //!
 //! Each is added where the router is built:
 //!
@@ -34,6 +35,8 @@ mod broadcaster;
 mod echo;
 #[cfg(feature = "inactivity")]
 mod inactivity;
+#[cfg(feature = "rooms")]
+mod rooms;
 
 #[cfg(feature = "broadcaster")]
 pub use self::broadcaster::Broadcaster;
@@ -41,3 +44,5 @@ pub use self::broadcaster::Broadcaster;
 pub use self::echo::Echo;
 #[cfg(feature = "inactivity")]
 pub use self::inactivity::InactivityMonitor;
+#[cfg(feature = "rooms")]
+pub use self::rooms::Rooms;
