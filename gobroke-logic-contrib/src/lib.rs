@@ -6,6 +6,7 @@
 //! | `echo` | [`Echo`] | sends back what it receives | yes |
 //! | `inactivity` | [`InactivityMonitor`] | disconnects clients that say nothing for too long | yes |
 //! | `rooms` | [`Rooms`] | rooms to join, leave and talk in: what a chat needs | yes |
+//! | `rate_limit` | [`RateLimit`] | receive middleware that bounds how much each client sends | no: it needs `governor` |
 //!
 //! Each is added where the router is built:
 //!
@@ -35,6 +36,8 @@ mod broadcaster;
 mod echo;
 #[cfg(feature = "inactivity")]
 mod inactivity;
+#[cfg(feature = "rate_limit")]
+mod rate_limit;
 #[cfg(feature = "rooms")]
 mod rooms;
 
@@ -44,5 +47,7 @@ pub use self::broadcaster::Broadcaster;
 pub use self::echo::Echo;
 #[cfg(feature = "inactivity")]
 pub use self::inactivity::InactivityMonitor;
+#[cfg(feature = "rate_limit")]
+pub use self::rate_limit::RateLimit;
 #[cfg(feature = "rooms")]
 pub use self::rooms::Rooms;
