@@ -11,7 +11,7 @@ pub use self::{builder::BrokeBuilder, router::Receipt};
 use self::{lifecycle::Running, router::Router};
 use crate::{
     AddLogicError, Client, ClientId, ClientInfo, CloseReason, Logic, Message, Name, SendError,
-    Source, Stats,
+    Stats,
 };
 
 /// A running router. Cloning it copies a pointer; when the last clone is dropped without [`Broke::stop`], the router
@@ -51,7 +51,7 @@ impl Broke {
     /// # Errors
     /// See [`SendError`]. Nothing is queued anywhere then.
     pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
-        self.reach.0.send(message, Source::Server)
+        self.reach.0.send(message, None)
     }
 
     /// Drains and stops: endpoints stop accepting, what was accepted is delivered, clients are closed as going away;

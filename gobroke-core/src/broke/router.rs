@@ -1,8 +1,11 @@
 //! [`Router`]: where a message goes.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use dashmap::DashMap;
@@ -23,7 +26,7 @@ use crate::{
     error::AddLogicError,
     logic::{
         Logic,
-        module::{Greeting, Module, Reserved},
+        module::{Greeting, Module, NoRoom, Reserved},
     },
     middleware::Middleware,
     registry::{Group, Registry},
@@ -85,11 +88,11 @@ impl Router {
     pub(crate) fn send(
         self: &Arc<Self>,
         mut message: Message,
-        source: Source,
+        logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
         // A client's message that is passed on stays the client's.
         if !matches!(message.source(), Source::Client(_)) {
-            message.set_source(source);
+            message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
         }
         if message.targets().has_logic() {
             let hops = message.hops().max(turn::hops()) + 1;
@@ -126,7 +129,7 @@ impl Router {
         let none_excluded = message.targets().excluded().next().is_none();
         match message.targets().as_slice() {
             [] => Err(SendError::NoTarget),
-            [Target::Client(id)] if none_excluded => match self.registry.client(*id) {
+            [Target::Client(id)] if none_excluded => match turn::client(&self.registry, *id) {
                 Some(client) if !client.is_closed() => self.to_client(message, client),
                 _ => self.to_many(message, by),
             },
@@ -168,8 +171,8 @@ impl Router {
             module.dispatch(message);
         } else {
             match module.reserve(&message) {
-                Some(reserved) => reserved.commit(message),
-                None => return Err(full_logic(&module.name, message)),
+                Ok(reserved) => reserved.commit(message),
+                Err(why) => return Err(no_room(why, &module.name, message)),
             }
         }
         Ok(Receipt {
@@ -178,9 +181,9 @@ impl Router {
         })
     }
 
-    fn module(&self, name: &Name) -> Result<Arc<Module>, SendError> {
-        let module = self.modules.get(name).map(|module| module.value().clone());
-        let module = module.ok_or_else(|| SendError::UnknownLogic(name.clone()))?;
+    fn module(self: &Arc<Self>, name: &Name) -> Result<Rc<Arc<Module>>, SendError> {
+        let module =
+            turn::module(self, name).ok_or_else(|| SendError::UnknownLogic(name.clone()))?;
         if module.is_passive() {
             return Err(SendError::PassiveLogic(name.clone()));
         }
@@ -190,12 +193,12 @@ impl Router {
     /// Any mix of targets: room is taken everywhere before anything is queued anywhere.
     fn to_many(self: &Arc<Self>, message: Message, by: By) -> Result<Receipt, SendError> {
         let plan = self.plan(&message)?;
-        let mut reserved: SmallVec<[Reserved; 2]> = SmallVec::new();
+        let mut reserved: SmallVec<[Reserved<'_>; 2]> = SmallVec::new();
         let in_place = |module: &Arc<Module>| by == By::Door && module.runs_at_door();
         for module in plan.modules.iter().filter(|module| !in_place(module)) {
             match module.reserve(&message) {
-                Some(room) => reserved.push(room),
-                None => return Err(full_logic(&module.name, message)),
+                Ok(room) => reserved.push(room),
+                Err(why) => return Err(no_room(why, &module.name, message)),
             }
         }
         if let Err(lane) = self.append_to_lanes(&message, &plan) {
@@ -214,7 +217,7 @@ impl Router {
         Ok(plan.receipt)
     }
 
-    fn plan(&self, message: &Message) -> Result<Plan, SendError> {
+    fn plan(self: &Arc<Self>, message: &Message) -> Result<Plan, SendError> {
         let mut plan = Plan::default();
         for target in message.targets().iter() {
             match target {
@@ -239,7 +242,10 @@ impl Router {
                         plan.many.groups.push(group);
                     }
                 }
-                Target::Logic(name) => plan.modules.push(self.module(name)?),
+                Target::Logic(name) => {
+                    let module = self.module(name)?;
+                    plan.modules.push(Arc::clone(&module));
+                }
             }
         }
         plan.receipt.logic = plan.modules.len() as u32;
@@ -509,9 +515,12 @@ fn full(queue: &str, entry: Entry) -> SendError {
     }
 }
 
-fn full_logic(name: &Name, message: Message) -> SendError {
-    SendError::Full {
-        queue: format!("logic {name}").into(),
-        message: Box::new(message),
+fn no_room(why: NoRoom, name: &Name, message: Message) -> SendError {
+    match why {
+        NoRoom::Closed => SendError::UnknownLogic(name.clone()),
+        NoRoom::Full => SendError::Full {
+            queue: format!("logic {name}").into(),
+            message: Box::new(message),
+        },
     }
 }

@@ -55,11 +55,18 @@ impl Room {
     pub(crate) fn release(&self, entries: usize, bytes: usize) {
         let before = self.entries.fetch_sub(entries, Relaxed);
         let held = self.bytes.fetch_sub(bytes, Relaxed);
-        // Only the release that crosses the half wakes; a waiter looks again after it has enrolled.
-        let above = before > self.max_entries / 2 || held > self.max_bytes / 2;
-        if above && !self.is_pressed() {
+        // Only the release that crosses the quarter wakes; a waiter looks again after it has enrolled.
+        let above = before > self.max_entries / 4 || held > self.max_bytes / 4;
+        if above && self.is_eased() {
             self.eased.notify_waiters();
         }
+    }
+
+    /// Whether it is at a quarter or below. Who waits goes on only here, not at the half: else each message that
+    /// leaves would wake all who wait, for room for one.
+    fn is_eased(&self) -> bool {
+        self.entries.load(Relaxed) <= self.max_entries / 4
+            && self.bytes.load(Relaxed) <= self.max_bytes / 4
     }
 
     /// Whether it is above half.
@@ -76,12 +83,12 @@ impl Room {
         self.bytes.load(Relaxed)
     }
 
-    /// Waits until it is at half or below. Cancel-safe.
+    /// Waits until it is at a quarter or below. Cancel-safe.
     pub(crate) async fn eased(&self) {
         loop {
             let mut eased = std::pin::pin!(self.eased.notified());
             eased.as_mut().enable();
-            if !self.is_pressed() {
+            if self.is_eased() {
                 return;
             }
             eased.await;
@@ -111,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_at_half() {
+    async fn who_waits_goes_on_at_a_quarter() {
         let room = std::sync::Arc::new(Room::new(4, 1000));
         (0..4).for_each(|_| assert!(room.reserve(1)));
         let waiter = tokio::spawn({
@@ -119,7 +126,7 @@ mod tests {
             async move { room.eased().await }
         });
         tokio::task::yield_now().await;
-        room.release(1, 1);
+        room.release(2, 2);
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         room.release(1, 1);

@@ -10,6 +10,7 @@ use std::{
     cell::RefCell,
     marker::PhantomData,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,6 +18,10 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{lane::Lane, room::Room};
+use crate::{
+    ClientId, Name, broke::router::Router, client::ClientShared, logic::module::Module,
+    registry::Registry,
+};
 
 #[derive(Default)]
 struct Under {
@@ -26,6 +31,15 @@ struct Under {
     lanes: SmallVec<[Arc<Lane>; 4]>,
     /// Queues of logic that were found above half when they were fed.
     pressed: Pressed,
+    known: Known,
+}
+
+/// What the turn has looked up: sixteen messages of one read ask for the same module and answer the same client.
+#[derive(Default)]
+struct Known {
+    client: Option<Arc<ClientShared>>,
+    /// Counted for this thread alone: a count that all threads change for every message would hold them all back.
+    module: Option<Rc<Arc<Module>>>,
 }
 
 /// Queues that a turn left above half: what waits before the next one.
@@ -65,22 +79,62 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let lanes = UNDER.with_borrow_mut(|under| {
+        let (lanes, known) = UNDER.with_borrow_mut(|under| {
             under.depth -= 1;
             match under.depth {
                 0 => {
                     under.hops = 0;
                     under.pressed.clear();
-                    std::mem::take(&mut under.lanes)
+                    (
+                        std::mem::take(&mut under.lanes),
+                        std::mem::take(&mut under.known),
+                    )
                 }
-                _ => SmallVec::new(),
+                _ => (SmallVec::new(), Known::default()),
             }
         });
+        drop(known);
         match &*lanes {
             [lane] if !std::thread::panicking() => lane.pass_here(),
             lanes => lanes.iter().for_each(|lane| lane.wake()),
         }
     }
+}
+
+/// A client that the turn has met, or that it looks up now and keeps in mind.
+pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<ClientShared>> {
+    let is_meant = |known: &&Arc<ClientShared>| {
+        known.id == id && !known.is_closed() && Arc::ptr_eq(&known.lane.context.registry, registry)
+    };
+    let known = UNDER.with_borrow(|under| under.known.client.as_ref().filter(is_meant).cloned());
+    if known.is_some() {
+        return known;
+    }
+    let client = registry.client(id)?;
+    UNDER.with_borrow_mut(|under| {
+        if under.depth > 0 {
+            under.known.client = Some(client.clone());
+        }
+    });
+    Some(client)
+}
+
+/// A logic module that the turn has met, or that it looks up now and keeps in mind.
+pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Rc<Arc<Module>>> {
+    let is_meant = |known: &&Rc<Arc<Module>>| {
+        known.name == *name && !known.is_closed() && Arc::ptr_eq(known.ctx.router(), router)
+    };
+    let known = UNDER.with_borrow(|under| under.known.module.as_ref().filter(is_meant).cloned());
+    if known.is_some() {
+        return known;
+    }
+    let module = Rc::new(router.modules.get(name)?.value().clone());
+    UNDER.with_borrow_mut(|under| {
+        if under.depth > 0 {
+            under.known.module = Some(module.clone());
+        }
+    });
+    Some(module)
 }
 
 /// Notes that a lane was fed: its pass comes when the turn ends, or, outside of a turn, its task is woken.

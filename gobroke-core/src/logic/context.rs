@@ -40,8 +40,7 @@ impl LogicContext {
     /// # Errors
     /// See [`SendError`]. Nothing is queued anywhere then.
     pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
-        self.router()
-            .send(message, Source::Logic(self.0.name.clone()))
+        self.router().send(message, Some(&self.0.name))
     }
 
     /// Sends an answer to the client or logic module that sent `to`, in place of the targets that it has.

@@ -4,7 +4,11 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     task::Poll,
     time::Duration,
@@ -38,6 +42,7 @@ pub(crate) struct Module {
     pub(crate) ctx: LogicContext,
     running: Running,
     failures: Counter,
+    closed: AtomicBool,
     tasks: TaskTracker,
     /// Its tasks end at their next wait.
     aborted: CancellationToken,
@@ -85,6 +90,23 @@ impl Queue {
         })
     }
 
+    fn reserve(&self, weight: usize) -> Result<Reserved<'_>, NoRoom> {
+        if !self.room.reserve(weight) {
+            return Err(NoRoom::Full);
+        }
+        let reserved = Reserved {
+            queue: self,
+            weight,
+            used: false,
+        };
+        // Either this sees the close, or the task that serves the queue sees the room taken, and waits for the message.
+        fence(SeqCst);
+        if self.closed.load(Relaxed) {
+            return Err(NoRoom::Closed);
+        }
+        Ok(reserved)
+    }
+
     /// Appends an item for which room was taken.
     pub(crate) fn push(&self, item: Item) {
         let mut items = self.items.lock();
@@ -117,7 +139,13 @@ impl Queue {
                 }
             }
             if self.closed.load(Relaxed) {
-                return None;
+                fence(SeqCst);
+                if self.room.entries() == 0 {
+                    return None;
+                }
+                // Somebody has taken room and appends in a moment, or gives it back.
+                tokio::task::yield_now().await;
+                continue;
             }
             self.arrived.notified().await;
         }
@@ -188,20 +216,28 @@ impl Drop for Greeted {
 }
 
 /// Room taken in a module's queue; dropped without a message, it is given back.
-pub(crate) struct Reserved {
-    queue: Arc<Queue>,
+pub(crate) struct Reserved<'a> {
+    queue: &'a Queue,
     weight: usize,
     used: bool,
 }
 
-impl Reserved {
+/// Why a module takes no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    Full,
+    /// It has been removed.
+    Closed,
+}
+
+impl Reserved<'_> {
     pub(crate) fn commit(mut self, message: Message) {
         self.used = true;
         self.queue.push(Item::Message(message));
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.used {
             self.queue.room.release(1, self.weight);
@@ -251,6 +287,7 @@ impl Module {
             ctx,
             running,
             failures: Counter::default(),
+            closed: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             aborted: CancellationToken::new(),
         });
@@ -291,19 +328,19 @@ impl Module {
         matches!(self.running, Running::Dispatched { .. })
     }
 
+    /// Whether it has been removed: it takes nothing more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
     /// Takes room for a message in the queue that it belongs to.
-    pub(crate) fn reserve(&self, message: &Message) -> Option<Reserved> {
-        let queue = self.queue_for(message)?;
-        let weight = message.weight();
-        let reserved = queue.room.reserve(weight);
-        if !reserved || queue.room.is_pressed() {
+    pub(crate) fn reserve(&self, message: &Message) -> Result<Reserved<'_>, NoRoom> {
+        let queue = self.queue_for(message).ok_or(NoRoom::Closed)?;
+        let reserved = queue.reserve(message.weight());
+        if matches!(reserved, Err(NoRoom::Full)) || queue.room.is_pressed() {
             turn::pressed(&queue.room);
         }
-        reserved.then(|| Reserved {
-            queue: queue.clone(),
-            weight,
-            used: false,
-        })
+        reserved
     }
 
     fn queue_for(&self, message: &Message) -> Option<&Arc<Queue>> {
@@ -533,20 +570,24 @@ impl Module {
     ) -> (bool, Pressed) {
         let turn = Turn::begin();
         let mut panicked = false;
+        let (mut handled, mut weight) = (0, 0);
         while let (Some(item), Doer::Plain(handle)) = (batch.pop_front(), &mut *doer) {
-            let weight = item.weight();
+            handled += 1;
+            weight += item.weight();
             if let Item::Message(message) = item {
-                let outcome =
-                    turn::with_hops(message.hops(), || call(|| handle(message, &self.ctx)));
+                let hops = message.hops();
+                let outcome = turn::with_hops(hops, || call(|| handle(message, &self.ctx)));
                 panicked = matches!(outcome, Err(FailureKind::Panic(_)));
                 self.report(outcome);
             }
-            queue.room.release(1, weight);
             if panicked || turn::is_pressed() {
                 break;
             }
         }
-        (panicked, turn.end())
+        let pressed = turn.end();
+        // Given back at once for all, and when they are handled: doors and drain look at it.
+        queue.room.release(handled, weight);
+        (panicked, pressed)
     }
 
     /// The same for one that may wait.
@@ -614,6 +655,7 @@ impl Module {
 
     /// Ends it: what is queued is handled, for as long as is given; then what still runs is dropped at its next wait.
     pub(crate) async fn stop(&self, within: Duration) {
+        self.closed.store(true, Relaxed);
         if self.is_passive() {
             self.ctx.cancel();
         }
