@@ -279,26 +279,50 @@ async fn until(end: Instant, done: impl Fn() -> bool) {
     }
 }
 
-/// Ctrl-C, or SIGTERM.
-pub(super) async fn signal() {
+/// Ctrl-C and SIGTERM, from when it is made on.
+pub(super) struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                result = tokio::signal::ctrl_c() => wait_on_error(result).await,
-            }
-            return;
-        }
-    }
-    wait_on_error(tokio::signal::ctrl_c().await).await;
+    listening: [Option<tokio::signal::unix::Signal>; 2],
+    #[cfg(windows)]
+    listening: Option<tokio::signal::windows::CtrlC>,
 }
 
-/// Where no handler can be installed, no signal comes: wait for ever rather than stop at once.
-async fn wait_on_error(result: std::io::Result<()>) {
-    if let Err(error) = result {
-        tracing::error!(%error, "cannot listen for signals");
-        std::future::pending::<()>().await;
+impl Signals {
+    /// Listens. Where no handler can be installed, no signal comes, rather than one at once.
+    pub(super) fn listen() -> Self {
+        #[cfg(unix)]
+        let listening = {
+            use tokio::signal::unix::{SignalKind, signal};
+            [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| heard(signal(kind)))
+        };
+        #[cfg(windows)]
+        let listening = heard(tokio::signal::windows::ctrl_c());
+        Self { listening }
     }
+
+    /// The next of them. Cancel-safe.
+    #[cfg(unix)]
+    pub(super) async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.listening;
+        tokio::select! {
+            Some(()) = async { interrupt.as_mut()?.recv().await } => {}
+            Some(()) = async { terminate.as_mut()?.recv().await } => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The next of them. Cancel-safe.
+    #[cfg(windows)]
+    pub(super) async fn next(&mut self) {
+        match &mut self.listening {
+            Some(interrupt) => drop(interrupt.recv().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn heard<S>(listening: std::io::Result<S>) -> Option<S> {
+    listening
+        .inspect_err(|error| tracing::error!(%error, "cannot listen for a signal"))
+        .ok()
 }

@@ -8,7 +8,10 @@ pub(crate) mod router;
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc};
 
 pub use self::{builder::BrokeBuilder, router::Receipt};
-use self::{lifecycle::Running, router::Router};
+use self::{
+    lifecycle::{Running, Signals},
+    router::Router,
+};
 use crate::{
     AddLogicError, Client, ClientId, ClientInfo, CloseReason, Logic, Message, Name, SendError,
     Stats,
@@ -61,12 +64,20 @@ impl Broke {
     }
 
     /// Waits for Ctrl-C or SIGTERM, then drains and stops. A second signal ends it at once.
-    pub async fn until_signal(&self) {
-        lifecycle::signal().await;
-        tracing::info!("draining; a second signal stops at once");
-        tokio::select! {
-            () = self.stop() => {}
-            () = lifecycle::signal() => self.running.abort(&self.reach.0),
+    ///
+    /// It listens for them from the call on: call it before the program says that it is ready, and await it after.
+    pub fn until_signal(&self) -> impl Future<Output = ()> + Send + '_ {
+        let mut signals = {
+            let _runtime = self.reach.0.handle.enter();
+            Signals::listen()
+        };
+        async move {
+            signals.next().await;
+            tracing::info!("draining; a second signal stops at once");
+            tokio::select! {
+                () = self.stop() => {}
+                () = signals.next() => self.running.abort(&self.reach.0),
+            }
         }
     }
 
