@@ -1,0 +1,543 @@
+//! What the README of the Go original describes, item by item: the tests that `docs/from_go.md` points to.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use gobroke_core::{
+    Admission, Broke, BrokeBuilder, CloseReason, ConnectRequest, FailureKind, Logic, LogicContext,
+    LogicResult, Message, SendError, Source, State, Target, Worker, async_trait,
+    testing::{Received, TestClient, TestEndpoint},
+};
+use tokio::sync::{mpsc, oneshot};
+
+fn echo(name: &str) -> Logic {
+    Logic::dispatched(name, |message, ctx| {
+        ctx.reply(&message, message.clone())?;
+        Ok(())
+    })
+}
+
+async fn start(builder: BrokeBuilder) -> Broke {
+    builder.start().await.expect("it starts")
+}
+
+async fn connect(endpoint: &TestEndpoint) -> TestClient {
+    endpoint.connect().await.expect("it is admitted")
+}
+
+/// The next error that the client is told.
+async fn error(client: &mut TestClient) -> (String, String) {
+    loop {
+        match client.frame().await.expect("a frame comes") {
+            Received::Error { code, message } => return (code, message),
+            Received::Welcome(_) => {}
+            other => panic!("not an error: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_message_knows_where_it_comes_from_and_where_it_goes() {
+    let client = gobroke_core::ClientId::new();
+    let message = Message::new("hello")
+        .to_client(client)
+        .to_group("lobby")
+        .to_logic("chat");
+    assert_eq!(
+        message.targets().as_slice(),
+        [
+            Target::Client(client),
+            Target::Group("lobby".into()),
+            Target::Logic("chat".into())
+        ]
+    );
+    assert_eq!(message.payload().as_ref(), b"hello");
+    assert_eq!(message.source(), &Source::Server);
+    assert_eq!(message.state(), State::Accepted);
+}
+
+#[tokio::test]
+async fn logic_sees_which_client_and_which_module_sent_a_message() {
+    let (told, mut seen) = mpsc::unbounded_channel();
+    let endpoint = TestEndpoint::to_logic("first");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Logic::dispatched("first", |_, ctx| {
+                ctx.send(Message::new("from logic").to_logic("second"))?;
+                Ok(())
+            }))
+            .logic(Logic::dispatched("second", move |message, _| {
+                told.send(message.source().clone())?;
+                Ok(())
+            })),
+    )
+    .await;
+    let client = connect(&endpoint).await;
+    client.send("x").await;
+    assert_eq!(seen.recv().await, Some(Source::Logic("first".into())));
+    let id = client.id();
+    client
+        .send_message(Message::new("y").to_logic("second"))
+        .await;
+    assert_eq!(seen.recv().await, Some(Source::Client(id)));
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn metadata_travels_to_clients_and_tags_do_not() {
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = start(Broke::builder().endpoint(endpoint.clone())).await;
+    let mut client = connect(&endpoint).await;
+    let message = Message::new("x")
+        .with_metadata("trace", 7)
+        .with_tag("internal", true);
+    broke.send(message.to_all()).expect("it is sent");
+    let came = client.next().await.expect("a message comes");
+    assert_eq!(came.metadata()["trace"], 7);
+    assert!(came.tags().is_empty());
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn a_rejected_message_goes_no_further_and_its_sender_is_told_why() {
+    let later = Arc::new(AtomicUsize::new(0));
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .receive_middleware(|message: &mut Message| {
+                if message.payload().len() > 4 {
+                    message.reject("too large");
+                }
+                if message.payload().as_ref() == b"never mind" {
+                    message.accept();
+                }
+            })
+            .receive_middleware({
+                let later = later.clone();
+                move |_: &mut Message| {
+                    later.fetch_add(1, Relaxed);
+                }
+            })
+            .logic(echo("echo")),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    client.send("much too long").await;
+    let expected = ("rejected".to_owned(), "too large".to_owned());
+    assert_eq!(error(&mut client).await, expected);
+    assert_eq!(later.load(Relaxed), 0, "the chain ended there");
+    client.send("never mind").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("never mind"));
+    assert_eq!((later.load(Relaxed), broke.stats().rejected), (1, 1));
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn a_tag_of_middleware_is_read_by_logic() {
+    let endpoint = TestEndpoint::to_logic("chat");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .receive_middleware(|message: &mut Message| message.add_tag("priority", "high"))
+            .logic(Logic::dispatched("chat", |message, ctx| {
+                let priority = message.tag("priority").and_then(|tag| tag.as_str());
+                assert_eq!(message.tag("none"), None);
+                ctx.reply(&message, Message::text(priority.unwrap_or("none")))?;
+                Ok(())
+            })),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    client.send("x").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("high"));
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn send_middleware_sees_what_logic_sends_once() {
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .send_middleware(|message: &mut Message| {
+                let seal = [message.payload(), "!".as_bytes()].concat();
+                message.set_payload(seal);
+                if message.payload().starts_with(b"secret") {
+                    message.reject("not for everyone");
+                }
+            })
+            .logic(echo("echo")),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    client.send("hello").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("hello!"));
+    assert!(matches!(
+        broke.send(Message::new("secret").to_all()),
+        Err(SendError::Rejected { reason }) if reason == "not for everyone"
+    ));
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn a_dispatched_module_broadcasts_what_it_receives() {
+    let endpoint = TestEndpoint::to_logic("broadcaster");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Logic::dispatched("broadcaster", |message, ctx| {
+                ctx.broadcast(message)?;
+                Ok(())
+            })),
+    )
+    .await;
+    let (mut ann, mut bob) = (connect(&endpoint).await, connect(&endpoint).await);
+    ann.send("hello").await;
+    assert_eq!(ann.next_text().await.as_deref(), Some("hello"));
+    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
+    broke.stop().await;
+}
+
+/// A worker with state: no lock, since it handles one message at a time.
+#[derive(Default)]
+struct Counter {
+    seen: u64,
+}
+
+#[async_trait]
+impl Worker for Counter {
+    async fn handle(&mut self, message: Message, ctx: &LogicContext) -> LogicResult {
+        self.seen += 1;
+        ctx.reply(&message, Message::text(self.seen.to_string()))?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_worker_handles_one_message_after_another() {
+    let endpoint = TestEndpoint::to_logic("count");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Counter::default().into_worker("count")),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    client
+        .send_all((0..100).map(|_| Message::new("x")).collect())
+        .await;
+    for expected in 1..=100 {
+        assert_eq!(client.next_text().await, Some(expected.to_string()));
+    }
+    broke.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passive_module_runs_by_itself_and_takes_no_messages() {
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Logic::passive("clock", async |ctx| {
+                let mut interval = tokio::time::interval(Duration::from_secs(10));
+                while !ctx.is_cancelled() {
+                    tokio::select! {
+                        _ = interval.tick() => ctx.broadcast(Message::text("tick"))?,
+                        () = ctx.cancelled() => break,
+                    };
+                }
+                Ok(())
+            })),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    assert_eq!(client.next_text().await.as_deref(), Some("tick"));
+    assert_eq!(client.next_text().await.as_deref(), Some("tick"));
+    assert!(matches!(
+        broke.send(Message::new("x").to_logic("clock")),
+        Err(SendError::PassiveLogic(name)) if name == "clock"
+    ));
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn the_context_is_a_modules_hold_on_the_router() {
+    let (ended, was_cancelled) = oneshot::channel();
+    let mut ended = Some(ended);
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = start(
+        Broke::builder()
+            .instance("here")
+            .endpoint(endpoint.clone())
+            .logic(Logic::passive("watch", move |ctx: LogicContext| {
+                let ended = ended.take();
+                async move {
+                    assert_eq!(
+                        (ctx.name().as_str(), ctx.instance().as_str()),
+                        ("watch", "here")
+                    );
+                    assert!(ctx.clients().await.is_empty());
+                    ctx.cancelled().await;
+                    assert!(ctx.is_cancelled());
+                    ended.map(|ended| ended.send(()));
+                    Ok(())
+                }
+            })),
+    )
+    .await;
+    broke.stop().await;
+    was_cancelled.await.expect("it ran to its end");
+    assert_eq!(broke.stats().logic_panics, 0);
+}
+
+#[tokio::test]
+async fn logic_comes_and_goes_while_the_router_runs() {
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(Broke::builder().endpoint(endpoint.clone())).await;
+    let mut client = connect(&endpoint).await;
+    client.send("nobody there").await;
+    assert_eq!(error(&mut client).await.0, "unknown_logic");
+
+    broke.add_logic(echo("echo")).expect("the name is free");
+    assert!(broke.add_logic(echo("echo")).is_err(), "it is taken");
+    client.send("hello").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("hello"));
+
+    assert!(broke.remove_logic("echo").await);
+    assert!(!broke.remove_logic("echo").await);
+    client.send("gone again").await;
+    assert_eq!(error(&mut client).await.0, "unknown_logic");
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_registered_found_listed_and_removed() {
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = start(
+        Broke::builder()
+            .instance("instance-1")
+            .endpoint(endpoint.clone())
+            .on_connect(async |request: ConnectRequest| {
+                let name = request.header("name").unwrap_or("nobody").to_owned();
+                Ok(Admission::anonymous().with_metadata("name", name))
+            }),
+    )
+    .await;
+    let mut request = ConnectRequest::default();
+    request.headers.push(("name".into(), "Ann".into()));
+    let mut ann = endpoint.connect_as(request).await.expect("it is admitted");
+    let bob = connect(&endpoint).await;
+
+    let info = broke.client(ann.id()).await.expect("she is known");
+    assert_eq!(info.metadata["name"], "Ann");
+    assert_eq!((&*info.instance, &*info.endpoint), ("instance-1", "test"));
+    assert_eq!(broke.clients().await.len(), 2, "of all instances");
+    assert_eq!(broke.local_clients().len(), 2, "of this one");
+    assert!(broke.local_client(bob.id()).is_some());
+
+    assert!(broke.disconnect(ann.id(), CloseReason::Kicked("enough".into())));
+    assert_eq!(ann.closed().await, Some((4002, "enough".to_owned())));
+    assert!(broke.client(ann.id()).await.is_none());
+    assert_eq!(broke.local_clients().len(), 1);
+    broke.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_message_time_moves_with_each_message() {
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(echo("echo")),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    let seen = broke.local_client(client.id()).expect("it is connected");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(seen.idle() >= Duration::from_secs(19), "{:?}", seen.idle());
+    client.send("x").await;
+    client.next().await.expect("the echo comes");
+    assert!(seen.idle() <= Duration::from_secs(1), "{:?}", seen.idle());
+    assert!(seen.last_message() >= seen.connected_at());
+    let info = broke.client(client.id()).await.expect("it is known");
+    assert_eq!(info.last_message_at(), seen.last_message());
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_hands_the_message_back() {
+    let busy = Logic::worker_async("busy", async |_, _| std::future::pending().await);
+    let broke = start(
+        Broke::builder()
+            .drain(Duration::ZERO)
+            .logic(busy.queue(2, 1 << 20)),
+    )
+    .await;
+    let message = || Message::new("x").to_logic("busy");
+    broke.send(message()).expect("the worker has it");
+    broke.send(message()).expect("it waits");
+    let third = message();
+    let id = third.id();
+    let refused = broke.send(third).expect_err("there is no room");
+    assert_eq!(refused.into_message().map(|message| message.id()), Some(id));
+    assert_eq!(broke.stats().full, 1);
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_closes_clients_and_ends_all_tasks() {
+    let endpoint = TestEndpoint::to_logic("echo");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(echo("echo")),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    client.send("last words").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("last words"));
+    broke.stop().await;
+    assert_eq!(client.closed().await, Some((1001, "going away".to_owned())));
+    assert!(matches!(
+        broke.send(Message::new("x").to_all()),
+        Err(SendError::Stopped)
+    ));
+    assert!(endpoint.connect().await.is_err(), "nobody is let in");
+}
+
+#[tokio::test]
+async fn a_message_goes_straight_to_clients_past_logic() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let endpoint = TestEndpoint::to_logic("count");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Logic::dispatched("count", {
+                let handled = handled.clone();
+                move |_, _| {
+                    handled.fetch_add(1, Relaxed);
+                    Ok(())
+                }
+            })),
+    )
+    .await;
+    let (mut ann, mut bob) = (connect(&endpoint).await, connect(&endpoint).await);
+    let receipt = broke
+        .send(Message::new("from the program").to_client(ann.id()))
+        .expect("it is sent");
+    assert_eq!((receipt.clients, receipt.logic), (1, 0));
+    assert_eq!(ann.next_text().await.as_deref(), Some("from the program"));
+    ann.send_message(Message::new("psst").to_client(bob.id()))
+        .await;
+    assert_eq!(bob.next_text().await.as_deref(), Some("psst"));
+    assert_eq!(handled.load(Relaxed), 0);
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn modules_that_answer_each_other_for_ever_are_stopped() {
+    let (told, mut failures) = mpsc::unbounded_channel();
+    let pass_on = |name: &str, to: &'static str| {
+        Logic::dispatched(name, move |message, ctx| {
+            ctx.send(Message::new(message.payload().clone()).to_logic(to))?;
+            Ok(())
+        })
+    };
+    let broke = start(
+        Broke::builder()
+            .logic(pass_on("ping", "pong"))
+            .logic(pass_on("pong", "ping"))
+            .on_error(move |failure| {
+                // The receiver lives as long as the test.
+                let _ = told.send(failure.to_string());
+            }),
+    )
+    .await;
+    broke
+        .send(Message::new("x").to_logic("ping"))
+        .expect("it is sent");
+    let failure = failures.recv().await.expect("it ends");
+    assert!(failure.contains("more than 32"), "{failure}");
+    broke.stop().await;
+}
+
+#[tokio::test]
+async fn errors_and_panics_of_logic_reach_the_hook_and_stop_nothing() {
+    let failures: Arc<Mutex<Vec<String>>> = Arc::default();
+    let endpoint = TestEndpoint::to_logic("fragile");
+    let broke = start(
+        Broke::builder()
+            .endpoint(endpoint.clone())
+            .logic(Logic::dispatched("fragile", |message, ctx| {
+                let number: i64 = message.parse()?;
+                assert!(number >= 0, "negative");
+                ctx.reply(&message, message.clone())?;
+                Ok(())
+            }))
+            .on_error({
+                let failures = failures.clone();
+                move |failure| {
+                    let kind = match &failure.kind {
+                        FailureKind::Error(_) => "error",
+                        FailureKind::Panic(_) => "panic",
+                        _ => "other",
+                    };
+                    if let Ok(mut failures) = failures.lock() {
+                        failures.push(format!("{} {kind}", failure.logic));
+                    }
+                }
+            }),
+    )
+    .await;
+    let mut client = connect(&endpoint).await;
+    for payload in ["no number", "-1", "1"] {
+        client.send(payload).await;
+    }
+    assert_eq!(client.next_text().await.as_deref(), Some("1"));
+    let failures = failures.lock().expect("nobody panicked with it").clone();
+    assert_eq!(failures, ["fragile error", "fragile panic"]);
+    let stats = broke.stats();
+    assert_eq!((stats.logic_errors, stats.logic_panics), (1, 1));
+    broke.stop().await;
+}
+
+/// The guide promises a test for every row; each one that it names is looked for where it says.
+#[test]
+fn every_row_of_the_guide_names_a_test_that_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = include_str!("../src/docs/from_go.md");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| Go ");
+    let mut named = 0;
+    for row in guide.lines().filter(is_row) {
+        let tests: Vec<_> = row
+            .split('`')
+            .filter_map(|code| code.split_once(".rs::"))
+            .collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for (file, name) in tests {
+            // In this crate, or, in the workspace, in one beside it.
+            let here = root.join(format!("{file}.rs"));
+            let file = match here.exists() {
+                true => here,
+                false => root.with_file_name(format!("{file}.rs")),
+            };
+            let source = std::fs::read_to_string(&file)
+                .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let function = format!("fn {name}(");
+            assert!(
+                source.contains(&function),
+                "{}: no {function}",
+                file.display()
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 30, "the table has moved: {named}");
+}
