@@ -577,6 +577,9 @@ impl Pass {
                     self.pick(&mut picks, audience, from, count);
                 }
             }
+        }
+        // Also what is for it alone: a message may name a client and leave it out.
+        if !pending.left_out.is_empty() {
             picks.retain(|pick| !pending.left_out.contains(&pick.entry));
         }
         let gathered = self.gather(&mut picks, &client.encoder, context, draft);
