@@ -17,8 +17,11 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
-pub use self::{frames::Received, pipe::Pipe};
-use self::{frames::TestEncoder, pipe::Reader};
+use self::frames::TestEncoder;
+pub use self::{
+    frames::Received,
+    pipe::{Pipe, Reader},
+};
 use crate::{
     Batch, ClientId, CloseReason, ConnectRequest, Encoder, Endpoint, EndpointError,
     EndpointOptions, Gate, Message, Name, Refusal, Session, Targets, Wire,
