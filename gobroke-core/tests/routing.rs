@@ -1,5 +1,7 @@
 //! Where messages go: clients, groups, everyone, logic, in any mix, once each and in order.
 
+use std::time::Duration;
+
 use gobroke_core::{Broke, CloseReason, Logic, Message, SendError, testing::TestEndpoint};
 
 async fn start(endpoint: &TestEndpoint, logic: Vec<Logic>) -> Broke {
@@ -120,4 +122,24 @@ async fn unknown_targets_are_told() {
         other => panic!("{other:?}"),
     }
     broke.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passive_logic_may_send_to_any_other_at_once_in_whatever_order_they_are_added() {
+    for _ in 0..5 {
+        let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let mut builder = Broke::builder().logic(Logic::passive("first", async |ctx| {
+            ctx.send(Message::new("now").to_logic("last"))?;
+            ctx.cancelled().await;
+            Ok(())
+        }));
+        for other in 0..100 {
+            builder = builder.logic(Logic::dispatched(format!("other {other}"), |_, _| Ok(())));
+        }
+        let last = Logic::worker("last", move |_, _| Ok(heard.send(())?));
+        let broke = builder.logic(last).start().await.expect("it starts");
+        let heard = tokio::time::timeout(Duration::from_secs(10), hears.recv());
+        assert_eq!(heard.await, Ok(Some(())));
+        broke.stop().await;
+    }
 }

@@ -185,7 +185,7 @@ impl BrokeBuilder {
         self
     }
 
-    /// Starts: logic first, then the endpoints; returns once all endpoints listen.
+    /// Starts: logic first, the passive after all other, then the endpoints; returns once all endpoints listen.
     ///
     /// # Errors
     /// The first thing that failed (a port in use, two modules of one name); what had been started is stopped.

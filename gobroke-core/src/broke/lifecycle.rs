@@ -20,7 +20,7 @@ use super::{
     router::Router,
 };
 use crate::{
-    ClientId, CloseReason, Endpoint, Gate, Name, StartError,
+    ClientId, CloseReason, Endpoint, Gate, Logic, Name, StartError,
     delivery::{lane::Lane, lane::LaneContext, run::Memory},
     error::EndpointError,
     gate::Readiness,
@@ -130,7 +130,9 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
         running: Arc::new(running),
     };
     let started = async {
-        for module in logic {
+        // Passive logic runs from when it is added, and may send to any other: so it comes last.
+        let (passive, called): (Vec<_>, Vec<_>) = logic.into_iter().partition(Logic::is_passive);
+        for module in called.into_iter().chain(passive) {
             router.add_logic(module)?;
         }
         for endpoint in endpoints {

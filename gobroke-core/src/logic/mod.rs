@@ -307,6 +307,10 @@ impl Logic {
     pub fn name(&self) -> &Name {
         &self.name
     }
+
+    pub(crate) fn is_passive(&self) -> bool {
+        matches!(self.kind, Kind::Passive(_))
+    }
 }
 
 impl fmt::Debug for Logic {
