@@ -20,7 +20,7 @@ use crate::{
     error::Closed,
     gate::Slot,
     id::unix_millis,
-    logic::module::Greeting,
+    logic::{module::Greeting, run::caught},
 };
 
 /// An endpoint's hold on one connection.
@@ -120,6 +120,15 @@ enum Turned {
     Middleware(Message),
 }
 
+/// What became of a message at the door.
+enum Routed {
+    Accepted,
+    /// The client has been told why.
+    Refused,
+    /// It is back in the batch.
+    NoRoom,
+}
+
 impl Incoming<'_> {
     /// Hands what one read gave to the router: middleware, logic, lanes. What it caused is written when it returns, or
     /// is left to the lanes' tasks.
@@ -147,8 +156,14 @@ impl Incoming<'_> {
                 Turned::Done => break,
                 Turned::Wait => {}
                 Turned::Middleware(message) => {
-                    let message = self.router.middleware.receive(message).await;
-                    batch.put_back(Inbound::Passed(message));
+                    let id = message.id();
+                    match caught(self.router.middleware.receive(message)).await {
+                        Some(message) => batch.put_back(Inbound::Passed(message)),
+                        None => {
+                            self.router.stats.panics.add(1);
+                            self.answer("rejected", "internal error", Some(id));
+                        }
+                    }
                 }
             }
         }
@@ -191,7 +206,9 @@ impl Incoming<'_> {
         let client = &self.client.0;
         if !self.door.pressed.is_empty() || self.door.greeting.is_some() {
             client.heartbeat.at_door.store(true, Relaxed);
-            let waited = timeout(client.endpoint.options.door_timeout, self.door.eased()).await;
+            let patience = client.endpoint.options.door_timeout;
+            let waited = timeout(patience, self.door.logic_eased()).await;
+            turn::eased(&mut self.door.pressed).await;
             client.heartbeat.at_door.store(false, Relaxed);
             if waited.is_err() {
                 self.busy(batch);
@@ -247,15 +264,16 @@ impl Incoming<'_> {
                     if self.router.middleware.receive_waits {
                         break Turned::Middleware(message);
                     }
-                    self.router.middleware.receive_now(&mut message);
+                    self.router.filter(&mut message);
                     message
                 }
                 Inbound::Passed(message) => message,
             };
-            if !self.route(message, batch) {
-                break Turned::Wait;
+            match self.route(message, batch) {
+                Routed::Accepted => received += 1,
+                Routed::Refused => {}
+                Routed::NoRoom => break Turned::Wait,
             }
-            received += 1;
             if turn::is_pressed() && !batch.is_empty() {
                 break Turned::Wait;
             }
@@ -265,7 +283,7 @@ impl Incoming<'_> {
     }
 
     /// Routes a message, or puts it back where there is no room.
-    fn route(&mut self, message: Message, batch: &mut Batch) -> bool {
+    fn route(&mut self, message: Message, batch: &mut Batch) -> Routed {
         let id = Some(message.id());
         if message.is_rejected() {
             self.router.stats.rejected.add(1);
@@ -277,20 +295,18 @@ impl Incoming<'_> {
             if let Some(reason) = message.close_asked() {
                 self.close(reason.clone());
             }
-            return true;
+            return Routed::Refused;
         }
         match self.router.receive(message) {
             Ok(receipt) if receipt.unknown > 0 => {
-                self.answer(
-                    "unknown_client",
-                    "a client that the message is for is not connected",
-                    id,
-                );
+                let text = "a client that the message is for is not connected";
+                self.answer("unknown_client", text, id);
+                Routed::Accepted
             }
-            Ok(_) => {}
+            Ok(_) => Routed::Accepted,
             Err(SendError::Full { message, .. }) => {
                 batch.put_back(Inbound::Passed(*message));
-                return false;
+                Routed::NoRoom
             }
             Err(error) => {
                 let code = match &error {
@@ -302,9 +318,9 @@ impl Incoming<'_> {
                 };
                 tracing::debug!(client = %self.client.id(), %error, "a message went nowhere");
                 self.answer(code, &error.to_string(), id);
+                Routed::Refused
             }
         }
-        true
     }
 
     /// Tells the client what was wrong, in order with its messages.
@@ -320,11 +336,10 @@ impl Incoming<'_> {
 }
 
 impl Door {
-    /// Waits until all that the last turn fed is at half or below, and the client has been greeted. Cancel-safe.
-    async fn eased(&mut self) {
-        while let Some(room) = self.pressed.last() {
-            room.eased().await;
-            self.pressed.pop();
+    /// Waits until the logic that the last turn fed has room, and has greeted the client. Cancel-safe.
+    async fn logic_eased(&mut self) {
+        for want in self.pressed.iter().filter(|want| want.logic) {
+            want.eased().await;
         }
         if let Some(greeting) = &self.greeting {
             greeting.done().await;

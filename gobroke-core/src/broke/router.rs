@@ -1,6 +1,7 @@
 //! [`Router`]: where a message goes.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
         Arc, OnceLock,
@@ -116,6 +117,15 @@ impl Router {
         })
     }
 
+    /// Runs the middleware at the door, where no step waits. One that panics lets nothing through.
+    pub(crate) fn filter(&self, message: &mut Message) {
+        let filtered = catch_unwind(AssertUnwindSafe(|| self.middleware.receive_now(message)));
+        if filtered.is_err() {
+            self.stats.panics.add(1);
+            message.reject("internal error");
+        }
+    }
+
     /// Routes what a client sent, within the turn of its door.
     pub(crate) fn receive(self: &Arc<Self>, message: Message) -> Result<Receipt, SendError> {
         self.route(message, By::Door)
@@ -150,6 +160,7 @@ impl Router {
         let mut queue = lane.lock();
         if !lane.room.fits(entry.weight()) {
             drop(queue);
+            turn::pressed(&lane.room, entry.weight(), false);
             return Err(full("lane", entry));
         }
         lane.push(&mut queue, entry);
@@ -168,7 +179,10 @@ impl Router {
         by: By,
     ) -> Result<Receipt, SendError> {
         if by == By::Door && module.runs_at_door() {
-            module.dispatch(message);
+            match module.take_off() {
+                Ok(flying) => module.dispatch(message, flying),
+                Err(why) => return Err(no_room(why, &module.name, message)),
+            }
         } else {
             match module.reserve(&message) {
                 Ok(reserved) => reserved.commit(message),
@@ -194,15 +208,24 @@ impl Router {
     fn to_many(self: &Arc<Self>, message: Message, by: By) -> Result<Receipt, SendError> {
         let plan = self.plan(&message)?;
         let mut reserved: SmallVec<[Reserved<'_>; 2]> = SmallVec::new();
-        let in_place = |module: &Arc<Module>| by == By::Door && module.runs_at_door();
-        for module in plan.modules.iter().filter(|module| !in_place(module)) {
-            match module.reserve(&message) {
-                Ok(room) => reserved.push(room),
-                Err(why) => return Err(no_room(why, &module.name, message)),
+        let mut in_place: SmallVec<[_; 2]> = SmallVec::new();
+        for module in &plan.modules {
+            let room = match by == By::Door && module.runs_at_door() {
+                true => module
+                    .take_off()
+                    .map(|flying| in_place.push((module, flying))),
+                false => module.reserve(&message).map(|room| reserved.push(room)),
+            };
+            if let Err(why) = room {
+                return Err(no_room(why, &module.name, message));
             }
         }
         if let Err(lane) = self.append_to_lanes(&message, &plan) {
-            turn::pressed(&lane.room);
+            turn::pressed(
+                &lane.room,
+                size_of::<Entry>() + message.payload().len(),
+                false,
+            );
             return Err(SendError::Full {
                 queue: "lane".into(),
                 message: Box::new(message),
@@ -211,8 +234,8 @@ impl Router {
         for room in reserved {
             room.commit(message.clone());
         }
-        for module in plan.modules.iter().filter(|module| in_place(module)) {
-            module.dispatch(message.clone());
+        for (module, flying) in in_place {
+            module.dispatch(message.clone(), flying);
         }
         Ok(plan.receipt)
     }
@@ -415,7 +438,7 @@ impl Router {
         }
         tracing::error!("{failure}");
         if let Some(hook) = &self.hooks.on_error {
-            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hook(failure)));
+            let told = catch_unwind(AssertUnwindSafe(|| hook(failure)));
             if told.is_err() {
                 self.stats.panics.add(1);
             }

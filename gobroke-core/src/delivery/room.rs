@@ -1,6 +1,12 @@
 //! [`Room`]: how full a queue is, and a way to wait until it is less so.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
+};
 
 use tokio::sync::Notify;
 
@@ -15,6 +21,8 @@ pub(crate) struct Room {
     max_entries: usize,
     max_bytes: usize,
     eased: Notify,
+    /// How many wait for room for an entry that did not fit: they are woken by every release.
+    wanting: AtomicUsize,
 }
 
 impl Room {
@@ -25,6 +33,7 @@ impl Room {
             max_entries,
             max_bytes,
             eased: Notify::new(),
+            wanting: AtomicUsize::new(0),
         }
     }
 
@@ -57,7 +66,7 @@ impl Room {
         let held = self.bytes.fetch_sub(bytes, Relaxed);
         // Only the release that crosses the quarter wakes; a waiter looks again after it has enrolled.
         let above = before > self.max_entries / 4 || held > self.max_bytes / 4;
-        if above && self.is_eased() {
+        if (above && self.is_eased()) || self.wanting.load(SeqCst) > 0 {
             self.eased.notify_waiters();
         }
     }
@@ -85,14 +94,61 @@ impl Room {
 
     /// Waits until it is at a quarter or below. Cancel-safe.
     pub(crate) async fn eased(&self) {
+        self.eased_for(0).await;
+    }
+
+    /// Waits until an entry of this size fits; with 0, until it is at a quarter or below. Cancel-safe.
+    pub(crate) async fn eased_for(&self, bytes: usize) {
+        let _wanting = (bytes > 0).then(|| Wanting::enroll(&self.wanting));
         loop {
             let mut eased = std::pin::pin!(self.eased.notified());
             eased.as_mut().enable();
-            if self.is_eased() {
+            let eased_now = match bytes {
+                0 => self.is_eased(),
+                bytes => self.fits(bytes),
+            };
+            if eased_now {
                 return;
             }
             eased.await;
         }
+    }
+}
+
+struct Wanting<'a>(&'a AtomicUsize);
+
+impl<'a> Wanting<'a> {
+    fn enroll(wanting: &'a AtomicUsize) -> Self {
+        wanting.fetch_add(1, SeqCst);
+        Self(wanting)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// What a turn has to wait for before the next one: a queue that it found above half, or without room.
+#[derive(Clone, Debug)]
+pub(crate) struct Want {
+    pub(crate) room: Arc<Room>,
+    /// The entry that found no room; 0 for none.
+    pub(crate) bytes: usize,
+    /// Whether it is logic's. Only the door waits for logic, and not for ever: logic that waited for logic could wait
+    /// in a circle.
+    pub(crate) logic: bool,
+}
+
+impl Want {
+    pub(crate) fn is_pressing(&self) -> bool {
+        self.bytes > 0 || self.room.is_pressed()
+    }
+
+    /// Cancel-safe.
+    pub(crate) async fn eased(&self) {
+        self.room.eased_for(self.bytes).await;
     }
 }
 
@@ -115,6 +171,26 @@ mod tests {
         let room = Room::new(2, 100);
         assert!(room.reserve(1000));
         assert!(!room.reserve(1));
+    }
+
+    #[tokio::test]
+    async fn who_found_no_room_goes_on_when_there_is_enough() {
+        let room = Arc::new(Room::new(100, 10_000));
+        assert!(room.reserve(1000) && room.reserve(1000));
+        assert!(
+            !room.reserve(8500),
+            "it does not fit, though a fifth is in use"
+        );
+        let want = Want {
+            room: room.clone(),
+            bytes: 8500,
+            logic: true,
+        };
+        let waiter = tokio::spawn(async move { want.eased().await });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        room.release(1, 1000);
+        waiter.await.expect("it ends");
     }
 
     #[tokio::test]

@@ -17,7 +17,10 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{lane::Lane, room::Room};
+use super::{
+    lane::Lane,
+    room::{Room, Want},
+};
 use crate::{
     ClientId, Name, broke::router::Router, client::ClientShared, logic::module::Module,
     registry::Registry,
@@ -29,7 +32,7 @@ struct Under {
     /// How many logic modules the message that is handled now has passed.
     hops: u8,
     lanes: SmallVec<[Arc<Lane>; 4]>,
-    /// Queues of logic that were found above half when they were fed.
+    /// Queues that were found above half when they were fed, or without room.
     pressed: Pressed,
     known: Known,
 }
@@ -42,8 +45,8 @@ struct Known {
     module: Option<Rc<Arc<Module>>>,
 }
 
-/// Queues that a turn left above half: what waits before the next one.
-pub(crate) type Pressed = SmallVec<[Arc<Room>; 1]>;
+/// What is waited for before the next turn.
+pub(crate) type Pressed = SmallVec<[Want; 1]>;
 
 thread_local! {
     static UNDER: RefCell<Under> = RefCell::default();
@@ -58,21 +61,23 @@ impl Turn {
         Self(PhantomData)
     }
 
-    /// Ends it, and says which queues it left above half.
+    /// Ends it, and says which of the queues that it fed it left above half.
     pub(crate) fn end(self) -> Pressed {
-        let outermost = UNDER.with_borrow(|under| under.depth == 1);
-        let (mut pressed, lanes) = match outermost {
-            true => UNDER.with_borrow_mut(|under| {
-                (
-                    std::mem::take(&mut under.pressed),
-                    under.lanes.iter().map(|lane| lane.room.clone()).collect(),
-                )
-            }),
-            false => (Pressed::new(), SmallVec::<[Arc<Room>; 4]>::new()),
-        };
+        let mut pressed = UNDER.with_borrow_mut(|under| match under.depth {
+            1 => {
+                let lanes = under.lanes.iter().map(|lane| Want {
+                    room: lane.room.clone(),
+                    bytes: 0,
+                    logic: false,
+                });
+                let mut pressed = std::mem::take(&mut under.pressed);
+                pressed.extend(lanes);
+                pressed
+            }
+            _ => Pressed::new(),
+        });
         drop(self);
-        pressed.extend(lanes);
-        pressed.retain(|room| room.is_pressed());
+        pressed.retain(|want| want.is_pressing());
         pressed
     }
 }
@@ -153,20 +158,48 @@ pub(crate) fn fed(lane: &Arc<Lane>) {
     }
 }
 
-/// Notes that a queue of logic was found above half.
-pub(crate) fn pressed(room: &Arc<Room>) {
+/// Notes a queue that was found above half, or (with the entry's size) without room.
+pub(crate) fn pressed(room: &Arc<Room>, bytes: usize, logic: bool) {
     UNDER.with_borrow_mut(|under| {
-        if under.depth > 0 && !under.pressed.iter().any(|known| Arc::ptr_eq(known, room)) {
-            under.pressed.push(room.clone());
+        if under.depth == 0 {
+            return;
+        }
+        match under
+            .pressed
+            .iter_mut()
+            .find(|known| Arc::ptr_eq(&known.room, room))
+        {
+            Some(known) => known.bytes = known.bytes.max(bytes),
+            None => under.pressed.push(Want {
+                room: room.clone(),
+                bytes,
+                logic,
+            }),
         }
     });
 }
 
 /// Whether the turn should end before its batch does, since something that it feeds is above half.
 pub(crate) fn is_pressed() -> bool {
-    UNDER.with_borrow(|under| {
-        !under.pressed.is_empty() || under.lanes.iter().any(|lane| lane.room.is_pressed())
-    })
+    UNDER.with_borrow(|under| !under.pressed.is_empty() || lanes_pressed(under))
+}
+
+/// The same for logic, which does not wait for logic.
+pub(crate) fn is_held_back() -> bool {
+    UNDER.with_borrow(|under| under.pressed.iter().any(|want| !want.logic) || lanes_pressed(under))
+}
+
+fn lanes_pressed(under: &Under) -> bool {
+    under.lanes.iter().any(|lane| lane.room.is_pressed())
+}
+
+/// Waits for what logic waits for before its next turn: the lanes. Cancel-safe.
+pub(crate) async fn eased(pressed: &mut Pressed) {
+    pressed.retain(|want| !want.logic);
+    while let Some(want) = pressed.last() {
+        want.eased().await;
+        pressed.pop();
+    }
 }
 
 /// How many logic modules the message that is handled now has passed.

@@ -88,7 +88,9 @@ impl LogicContext {
     /// Waits until every lane is below half: for passive logic, which has no turn to wait before. Cancel-safe.
     pub async fn room(&self) {
         for lane in &self.router().lanes {
-            lane.room.eased().await;
+            if lane.room.is_pressed() {
+                lane.room.eased().await;
+            }
         }
     }
 

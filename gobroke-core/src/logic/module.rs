@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{
@@ -47,6 +48,9 @@ pub(crate) struct Module {
     /// Its tasks end at their next wait.
     aborted: CancellationToken,
 }
+
+/// Makes a worker, and makes it anew.
+type Factory = Arc<dyn Fn() -> Doer + Send + Sync>;
 
 /// What starts a module's tasks, once it is there.
 type Start = Box<dyn FnOnce(&Arc<Module>)>;
@@ -337,8 +341,10 @@ impl Module {
     pub(crate) fn reserve(&self, message: &Message) -> Result<Reserved<'_>, NoRoom> {
         let queue = self.queue_for(message).ok_or(NoRoom::Closed)?;
         let reserved = queue.reserve(message.weight());
-        if matches!(reserved, Err(NoRoom::Full)) || queue.room.is_pressed() {
-            turn::pressed(&queue.room);
+        match reserved {
+            Err(NoRoom::Full) => turn::pressed(&queue.room, message.weight(), true),
+            _ if queue.room.is_pressed() => turn::pressed(&queue.room, 0, true),
+            _ => {}
         }
         reserved
     }
@@ -359,46 +365,54 @@ impl Module {
         }
     }
 
-    /// Tells it that a client came.
+    /// Tells it that a client came. Every worker is told: messages with a key may come to any.
     pub(crate) fn joined(&self, client: &Client, greeting: &Arc<Greeting>) {
         match &self.running {
-            Running::Dispatched {
-                handler: Handler::Waiting(_),
-                queue,
-                ..
-            } => {
-                queue.force(Item::Joined(client.clone(), greeting.expect()));
+            Running::Dispatched { queue, .. } => {
+                queue.force(Item::Joined(client.clone(), greeting.expect()))
             }
             // A worker's queue keeps the order by itself.
-            Running::Worker { .. } => {
-                self.watcher(client).into_iter().for_each(|queue| {
-                    queue.force(Item::Joined(client.clone(), Greeted(None)));
-                });
+            Running::Worker { queues } => {
+                queues
+                    .iter()
+                    .for_each(|queue| queue.force(Item::Joined(client.clone(), Greeted(None))));
             }
-            _ => {}
+            Running::Passive => {}
         }
     }
 
     /// Tells it that a client is gone.
     pub(crate) fn left(&self, client: &Client, reason: &CloseReason) {
-        if let Some(queue) = self.watcher(client) {
-            queue.force(Item::Left(client.clone(), reason.clone()));
+        let left = || Item::Left(client.clone(), reason.clone());
+        match &self.running {
+            Running::Dispatched { queue, .. } => queue.force(left()),
+            Running::Worker { queues } => queues.iter().for_each(|queue| queue.force(left())),
+            Running::Passive => {}
         }
     }
 
-    fn watcher(&self, client: &Client) -> Option<&Arc<Queue>> {
-        match &self.running {
-            Running::Dispatched { queue, .. } => Some(queue),
-            Running::Worker { queues } => {
-                let hash = self.ctx.router().registry.hash(client.id());
-                queues.get((hash % queues.len() as u64) as usize)
-            }
-            Running::Passive => None,
+    /// Takes a place among the handlers under way: what a dispatched handler that may wait begins with.
+    pub(crate) fn take_off(&self) -> Result<Option<Flying>, NoRoom> {
+        let Running::Dispatched {
+            handler: Handler::Waiting(_),
+            flight,
+            ..
+        } = &self.running
+        else {
+            return Ok(None);
+        };
+        if !flight.reserve(0) {
+            turn::pressed(flight, 1, true);
+            return Err(NoRoom::Full);
         }
+        if flight.is_pressed() {
+            turn::pressed(flight, 0, true);
+        }
+        Ok(Some(Flying(flight.clone())))
     }
 
     /// Runs a dispatched handler in place; one that waits goes on in a task of its own. Within a turn.
-    pub(crate) fn dispatch(self: &Arc<Self>, message: Message) {
+    pub(crate) fn dispatch(self: &Arc<Self>, message: Message, flying: Option<Flying>) {
         let Running::Dispatched { handler, .. } = &self.running else {
             return;
         };
@@ -410,20 +424,18 @@ impl Module {
             }
             Handler::Waiting(handler) => {
                 let (handler, ctx) = (handler.clone(), self.ctx.clone());
-                self.run_in_place(
-                    hops,
-                    Box::pin(async move { handler.handle(message, &ctx).await }),
-                    None,
-                );
+                let future = async move { handler.handle(message, &ctx).await };
+                self.run_in_place(hops, Box::pin(future), (flying, None));
             }
         }
     }
 
+    /// Runs a handler that may wait; `kept` is dropped when it is over.
     fn run_in_place<F>(
         self: &Arc<Self>,
         hops: u8,
-        future: std::pin::Pin<Box<F>>,
-        greeted: Option<Greeted>,
+        future: Pin<Box<F>>,
+        kept: (Option<Flying>, Option<Greeted>),
     ) where
         F: Future<Output = crate::LogicResult> + Send + 'static,
     {
@@ -434,18 +446,11 @@ impl Module {
         match first_poll(&mut future) {
             Poll::Ready(outcome) => self.report(outcome),
             Poll::Pending => {
-                let Running::Dispatched { flight, .. } = &self.running else {
-                    return;
-                };
-                let flying = Flying::take_off(flight);
-                if flight.is_pressed() {
-                    turn::pressed(flight);
-                }
                 let module = self.clone();
                 self.spawn(async move {
                     let (outcome, _) = InTurns(Box::pin(future)).await;
                     module.report(outcome);
-                    drop((flying, greeted));
+                    drop(kept);
                 });
             }
         }
@@ -465,11 +470,9 @@ impl Module {
         let mut pressed = Pressed::new();
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
-                for room in pressed.drain(..) {
-                    room.eased().await;
-                }
-                flight.eased().await;
+                turn::eased(&mut pressed).await;
                 pressed = self.serve_some(handler, queue, &mut batch);
+                flight.eased_for(1).await;
             }
             tokio::task::consume_budget().await;
         }
@@ -483,27 +486,28 @@ impl Module {
     ) -> Pressed {
         let turn = Turn::begin();
         while let Some(item) = batch.pop_front() {
+            let Ok(flying) = self.take_off() else {
+                batch.push_front(item);
+                break;
+            };
             let weight = item.weight();
             let ctx = self.ctx.clone();
             match (item, handler) {
-                (Item::Message(message), _) => self.dispatch(message),
+                (Item::Message(message), _) => self.dispatch(message, flying),
                 (Item::Joined(client, greeted), Handler::Waiting(handler)) => {
                     let handler = handler.clone();
                     let future = async move { handler.joined(&client, &ctx).await };
-                    self.run_in_place(0, Box::pin(future), Some(greeted));
+                    self.run_in_place(0, Box::pin(future), (flying, Some(greeted)));
                 }
                 (Item::Left(client, reason), Handler::Waiting(handler)) => {
                     let handler = handler.clone();
-                    self.run_in_place(
-                        0,
-                        Box::pin(async move { handler.left(&client, &reason, &ctx).await }),
-                        None,
-                    );
+                    let future = async move { handler.left(&client, &reason, &ctx).await };
+                    self.run_in_place(0, Box::pin(future), (flying, None));
                 }
                 (Item::Joined(..) | Item::Left(..), Handler::Plain(_)) => {}
             }
             queue.room.release(1, weight);
-            if turn::is_pressed() {
+            if turn::is_held_back() {
                 break;
             }
         }
@@ -517,7 +521,7 @@ impl Module {
         match make {
             Make::Once(doer) => self.spawn(self.clone().work(queues[0].clone(), doer, None)),
             Make::Again(make) => {
-                let make: Arc<dyn Fn() -> Doer + Send + Sync> = make.into();
+                let make: Factory = make.into();
                 for queue in queues {
                     self.spawn(self.clone().work(queue.clone(), make(), Some(make.clone())));
                 }
@@ -525,20 +529,13 @@ impl Module {
         }
     }
 
-    async fn work(
-        self: Arc<Self>,
-        queue: Arc<Queue>,
-        mut doer: Doer,
-        make: Option<Arc<dyn Fn() -> Doer + Send + Sync>>,
-    ) {
+    async fn work(self: Arc<Self>, queue: Arc<Queue>, mut doer: Doer, make: Option<Factory>) {
         let mut batch = VecDeque::new();
         let mut pressed = Pressed::new();
         let mut panics_in_a_row = 0;
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
-                for room in pressed.drain(..) {
-                    room.eased().await;
-                }
+                turn::eased(&mut pressed).await;
                 let panicked;
                 (panicked, pressed) = match &mut doer {
                     Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch),
@@ -548,16 +545,31 @@ impl Module {
                 };
                 match &make {
                     Some(make) if panicked => {
-                        if panics_in_a_row > 0 {
-                            tokio::time::sleep(back_off(panics_in_a_row)).await;
-                        }
-                        panics_in_a_row += 1;
-                        doer = make();
+                        doer = self.make_anew(make, &mut panics_in_a_row).await;
                     }
                     _ => panics_in_a_row = 0,
                 }
             }
             tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Makes a worker anew, after a back-off; a factory that panics is asked again.
+    async fn make_anew(&self, make: &Factory, panics_in_a_row: &mut u32) -> Doer {
+        loop {
+            if *panics_in_a_row > 0 {
+                tokio::time::sleep(back_off(*panics_in_a_row)).await;
+            }
+            *panics_in_a_row += 1;
+            let mut made = None;
+            let outcome = call(|| {
+                made = Some(make());
+                Ok(())
+            });
+            self.report(outcome);
+            if let Some(doer) = made {
+                return doer;
+            }
         }
     }
 
@@ -580,7 +592,7 @@ impl Module {
                 panicked = matches!(outcome, Err(FailureKind::Panic(_)));
                 self.report(outcome);
             }
-            if panicked || turn::is_pressed() {
+            if panicked || turn::is_held_back() {
                 break;
             }
         }
@@ -611,7 +623,7 @@ impl Module {
             if panicked {
                 return true;
             }
-            if turn::is_pressed() {
+            if turn::is_held_back() {
                 return false;
             }
         }
@@ -688,15 +700,8 @@ impl Module {
     }
 }
 
-/// A handler that waits, counted.
-struct Flying(Arc<Room>);
-
-impl Flying {
-    fn take_off(flight: &Arc<Room>) -> Self {
-        flight.force(0);
-        Self(flight.clone())
-    }
-}
+/// A handler under way, counted.
+pub(crate) struct Flying(Arc<Room>);
 
 impl Drop for Flying {
     fn drop(&mut self) {

@@ -2,8 +2,9 @@
 
 use std::{
     any::Any,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
@@ -88,10 +89,22 @@ impl<F: Future<Output = LogicResult> + Unpin> Future for Caught<F> {
     }
 }
 
+/// A future's output; `None` where it panicked.
+pub(crate) async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
+        },
+    )
+    .await
+}
+
 /// Polls a future once, in place: one that is ready costs no task. Without tokio's budget, or a free mutex would say
 /// that it is not once the budget of the connection's task is spent.
 pub(crate) fn first_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
-    let unconstrained = std::pin::pin!(tokio::task::unconstrained(future));
+    let unconstrained = pin!(tokio::task::unconstrained(future));
     unconstrained.poll(&mut context)
 }
