@@ -2,7 +2,6 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -22,7 +21,7 @@ use crate::{
     delivery::{
         lane::{Entry, Lane, Many, Recipients},
         run::Memory,
-        turn,
+        turn::{self, Lent},
     },
     error::AddLogicError,
     logic::{
@@ -195,7 +194,7 @@ impl Router {
         })
     }
 
-    fn module(self: &Arc<Self>, name: &Name) -> Result<Rc<Arc<Module>>, SendError> {
+    fn module(self: &Arc<Self>, name: &Name) -> Result<Lent, SendError> {
         let module =
             turn::module(self, name).ok_or_else(|| SendError::UnknownLogic(name.clone()))?;
         if module.is_passive() {

@@ -112,10 +112,6 @@ pub(crate) struct LaneContext {
 }
 
 impl LaneContext {
-    pub(crate) fn draft(&self) -> Draft {
-        Draft::default()
-    }
-
     pub(crate) fn group_left(&self, group: &Group) {
         if self.registry.leave(group, self.index)
             && let Some(told) = self.on_group_gone.get()

@@ -20,8 +20,9 @@ use crate::{
 pub(crate) type Slot = u32;
 
 /// Which list of members: one of the lane's groups by its index, or everyone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum List {
+    #[default]
     Everyone,
     Group(u32),
 }

@@ -413,7 +413,7 @@ impl State {
             let chunk = &mut self.chunks[index];
             let Some(message) = (chunk.first..chunk.last).find(|&message| {
                 let begun = chunk.at > chunk.run.start(message);
-                !begun && !chunk.run.marks[message as usize].control
+                !begun && !chunk.run.marks()[message as usize].control
             }) else {
                 continue;
             };
@@ -499,7 +499,7 @@ impl Chunk {
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.run.bytes[self.at as usize..][..self.len()]
+        &self.run.bytes()[self.at as usize..][..self.len()]
     }
 }
 
@@ -551,7 +551,7 @@ impl Frames {
             run, first, last, ..
         } = &self.0;
         (*first..*last)
-            .map(|message| &run.bytes[run.start(message) as usize..run.end(message) as usize])
+            .map(|message| &run.bytes()[run.start(message) as usize..run.end(message) as usize])
     }
 }
 

@@ -18,13 +18,16 @@ use super::{
     lane::{Entry, LaneContext, Recipients},
     members::{List, Member, Members, NONE, Slot},
     outbox::{Delivered, Over},
-    run::{Draft, MAX_RUN, Mark, Run},
+    run::{Draft, MAX_RUN, Mark, Run, Spares},
     wire::Encoder,
 };
 use crate::{CloseReason, Message, client::ClientShared};
 
 /// How many writes go between two looks at the clock: 8 of them are about 40 µs.
 const WRITES_PER_LOOK: u32 = 8;
+
+/// So many used audiences are kept, to be used again.
+const SPARE_AUDIENCES: usize = 8;
 
 /// One pass, which may be cut into slices: what it carries, for whom, and how far it is.
 #[derive(Default)]
@@ -33,6 +36,9 @@ pub(crate) struct Pass {
     number: u64,
     entries: Vec<Entry>,
     audiences: Vec<Audience>,
+    /// Used before, empty again.
+    spare_audiences: Vec<Audience>,
+    spares: Spares,
     everyone: Option<u16>,
     pendings: Vec<Pending>,
     /// How many of `pendings` are in use; the others wait to be used again.
@@ -67,6 +73,7 @@ struct Cursor {
 }
 
 /// Everyone, or a group, to whom messages of this pass go.
+#[derive(Default)]
 struct Audience {
     list: List,
     /// Which entries, rising.
@@ -239,15 +246,16 @@ impl Pass {
     fn audience(&mut self, members: &mut Members, list: List) -> u16 {
         let Self {
             audiences,
+            spare_audiences,
             everyone,
             number,
             ..
         } = self;
         let new = || {
+            let spare = spare_audiences.pop();
             audiences.push(Audience {
                 list,
-                entries: Vec::new(),
-                runs: Vec::new(),
+                ..spare.unwrap_or_default()
             });
             (audiences.len() - 1) as u16
         };
@@ -420,7 +428,7 @@ impl Pass {
             Some(run) => {
                 let delivered = client
                     .outbox
-                    .deliver(&run.bytes, &run.marks, || run.clone());
+                    .deliver(run.bytes(), run.marks(), || run.clone());
                 self.settle(client, delivered, context);
             }
             None => fail(client, context),
@@ -440,9 +448,9 @@ impl Pass {
         if let Some((_, run)) = audience.runs.iter().find(|(known, _)| *known == key) {
             return run.clone();
         }
-        let mut draft = context.draft();
-        let run = encode_all(&self.entries, &audience.entries, encoder, &mut draft)
-            .then(|| Run::new(draft, &context.memory));
+        let entries = &self.entries;
+        let write = |draft: &mut Draft| encode_all(entries, &audience.entries, encoder, draft);
+        let run = self.spares.run(&context.memory, write);
         audience.runs.push((key, run.clone()));
         run
     }
@@ -468,10 +476,10 @@ impl Pass {
             let count = self.audiences[audience as usize].entries.len() as u32;
             self.pick(&mut picks, audience, 0, count);
         }
-        let mut draft = context.draft();
-        let run = self
-            .gather(&mut picks, encoder, context, &mut draft)
-            .then(|| Run::new(draft, &context.memory));
+        let mut spares = std::mem::take(&mut self.spares);
+        let write = |draft: &mut Draft| self.gather(&mut picks, encoder, context, draft);
+        let run = spares.run(&context.memory, write);
+        self.spares = spares;
         self.picks = picks;
         // Where nearly everyone is in groups of its own, a run is used once or twice: do not keep them all.
         if self.merged.len() < 64 {
@@ -514,7 +522,7 @@ impl Pass {
                 return false;
             };
             let bytes = run.start(pick.index) as usize..run.end(pick.index) as usize;
-            draft.push(&run.bytes[bytes], run.marks[pick.index as usize]);
+            draft.push(&run.bytes()[bytes], run.marks()[pick.index as usize]);
         }
         true
     }
@@ -669,7 +677,17 @@ impl Pass {
         self.pending_count = 0;
         self.entries.clear();
         self.entries.shrink_to(1024);
-        self.audiences.clear();
+        for mut audience in self.audiences.drain(..) {
+            audience
+                .runs
+                .drain(..)
+                .filter_map(|(_, run)| run)
+                .for_each(|run| self.spares.keep(run));
+            audience.entries.clear();
+            if self.spare_audiences.len() < SPARE_AUDIENCES {
+                self.spare_audiences.push(audience);
+            }
+        }
         self.everyone = None;
         self.merged.clear();
         self.cursor = Cursor::default();

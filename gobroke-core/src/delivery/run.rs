@@ -59,43 +59,92 @@ impl Draft {
 /// Many messages as one slice of bytes, shared by all whose outboxes still hold a part of it.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) marks: Vec<Mark>,
+    pub(crate) draft: Draft,
     /// Rises from run to run: the oldest that is held has the smallest.
     pub(crate) number: u64,
+    /// What `memory` counts for it.
+    counted: usize,
     memory: Arc<Memory>,
 }
 
 impl Run {
     pub(crate) fn new(draft: Draft, memory: &Arc<Memory>) -> Arc<Self> {
-        let Draft { bytes, marks } = draft;
-        memory.held.fetch_add(bytes.capacity(), Relaxed);
-        let number = memory.next.fetch_add(1, Relaxed);
+        let (counted, number) = memory.count(&draft);
         Arc::new(Self {
-            bytes,
-            marks,
+            draft,
             number,
+            counted,
             memory: memory.clone(),
         })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.draft.bytes
+    }
+
+    pub(crate) fn marks(&self) -> &[Mark] {
+        &self.draft.marks
     }
 
     /// Where a message begins.
     pub(crate) fn start(&self, message: u32) -> u32 {
         match message {
             0 => 0,
-            _ => self.marks[message as usize - 1].end,
+            _ => self.end(message - 1),
         }
     }
 
     /// Where a message ends.
     pub(crate) fn end(&self, message: u32) -> u32 {
-        self.marks[message as usize].end
+        self.draft.marks[message as usize].end
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes.capacity(), Relaxed);
+        self.memory.held.fetch_sub(self.counted, Relaxed);
+    }
+}
+
+/// Runs that nobody held any longer when their pass was over, to be used again: a pass allocates nothing then.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(Vec<Arc<Run>>);
+
+/// A lane keeps so many spare runs; most passes need one.
+const SPARES: usize = 4;
+
+impl Spares {
+    /// A run with what `write` puts into it; `None` where that fails.
+    pub(crate) fn run(
+        &mut self,
+        memory: &Arc<Memory>,
+        write: impl FnOnce(&mut Draft) -> bool,
+    ) -> Option<Arc<Run>> {
+        let Some(mut spare) = self.0.pop() else {
+            let mut draft = Draft::default();
+            return write(&mut draft).then(|| Run::new(draft, memory));
+        };
+        // A spare run has no other holder.
+        let run = Arc::get_mut(&mut spare)?;
+        if !write(&mut run.draft) {
+            return None;
+        }
+        (run.counted, run.number) = memory.count(&run.draft);
+        Some(spare)
+    }
+
+    /// Keeps a run, if nobody else holds it.
+    pub(crate) fn keep(&mut self, mut run: Arc<Run>) {
+        if self.0.len() < SPARES
+            && let Some(spare) = Arc::get_mut(&mut run)
+        {
+            spare
+                .memory
+                .held
+                .fetch_sub(std::mem::take(&mut spare.counted), Relaxed);
+            spare.draft.clear();
+            self.0.push(run);
+        }
     }
 }
 
@@ -107,6 +156,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Counts a draft that becomes a run; gives what it counted, and the run's number.
+    fn count(&self, draft: &Draft) -> (usize, u64) {
+        let counted = draft.bytes.capacity();
+        self.held.fetch_add(counted, Relaxed);
+        (counted, self.next.fetch_add(1, Relaxed))
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }

@@ -9,8 +9,8 @@
 use std::{
     cell::RefCell,
     marker::PhantomData,
+    ops::Deref,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -41,8 +41,8 @@ struct Under {
 #[derive(Default)]
 struct Known {
     client: Option<Arc<ClientShared>>,
-    /// Counted for this thread alone: a count that all threads change for every message would hold them all back.
-    module: Option<Rc<Arc<Module>>>,
+    /// Lent, not cloned: a count that all threads change for every message would hold them all back.
+    module: Option<Arc<Module>>,
 }
 
 /// What is waited for before the next turn.
@@ -125,21 +125,42 @@ pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<Clien
 }
 
 /// A logic module that the turn has met, or that it looks up now and keeps in mind.
-pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Rc<Arc<Module>>> {
-    let is_meant = |known: &&Rc<Arc<Module>>| {
-        known.name == *name && !known.is_closed() && Arc::ptr_eq(known.ctx.router(), router)
+pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Lent> {
+    let known = UNDER
+        .with_borrow_mut(|under| under.known.module.take())
+        .filter(|known| {
+            known.name == *name && !known.is_closed() && Arc::ptr_eq(known.ctx.router(), router)
+        });
+    let module = match known {
+        Some(known) => known,
+        None => router.modules.get(name)?.value().clone(),
     };
-    let known = UNDER.with_borrow(|under| under.known.module.as_ref().filter(is_meant).cloned());
-    if known.is_some() {
-        return known;
+    Some(Lent(Some(module)))
+}
+
+/// A logic module out of the turn's mind; dropping it puts it back.
+pub(crate) struct Lent(Option<Arc<Module>>);
+
+impl Deref for Lent {
+    type Target = Arc<Module>;
+
+    fn deref(&self) -> &Arc<Module> {
+        // It is there until the drop.
+        self.0
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("a lent module is taken only when it is dropped"))
     }
-    let module = Rc::new(router.modules.get(name)?.value().clone());
-    UNDER.with_borrow_mut(|under| {
-        if under.depth > 0 {
-            under.known.module = Some(module.clone());
-        }
-    });
-    Some(module)
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let module = self.0.take();
+        // What was in mind meanwhile is dropped outside of the borrow: it may be the last of its module.
+        let _forgotten = UNDER.with_borrow_mut(|under| match under.depth {
+            0 => None,
+            _ => std::mem::replace(&mut under.known.module, module),
+        });
+    }
 }
 
 /// Notes that a lane was fed: its pass comes when the turn ends, or, outside of a turn, its task is woken.
