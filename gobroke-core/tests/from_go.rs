@@ -42,7 +42,7 @@ async fn error(client: &mut TestClient) -> (String, String) {
 }
 
 #[test]
-fn a_message_knows_where_it_comes_from_and_where_it_goes() {
+fn a_message_knows_its_source_and_its_targets() {
     let client = gobroke_core::ClientId::new();
     let message = Message::new("hello")
         .to_client(client)
@@ -62,7 +62,7 @@ fn a_message_knows_where_it_comes_from_and_where_it_goes() {
 }
 
 #[tokio::test]
-async fn logic_sees_which_client_and_which_module_sent_a_message() {
+async fn logic_sees_who_sent_a_message() {
     let (told, mut seen) = mpsc::unbounded_channel();
     let endpoint = TestEndpoint::to_logic("first");
     let broke = start(
@@ -105,7 +105,7 @@ async fn metadata_travels_to_clients_and_tags_do_not() {
 }
 
 #[tokio::test]
-async fn a_rejected_message_goes_no_further_and_its_sender_is_told_why() {
+async fn who_sent_a_rejected_message_is_told_why() {
     let later = Arc::new(AtomicUsize::new(0));
     let endpoint = TestEndpoint::to_logic("echo");
     let broke = start(
@@ -442,7 +442,7 @@ async fn a_message_goes_straight_to_clients_past_logic() {
 }
 
 #[tokio::test]
-async fn modules_that_answer_each_other_for_ever_are_stopped() {
+async fn a_message_passes_so_many_modules_and_no_more() {
     let (told, mut failures) = mpsc::unbounded_channel();
     let pass_on = |name: &str, to: &'static str| {
         Logic::dispatched(name, move |message, ctx| {
@@ -469,7 +469,7 @@ async fn modules_that_answer_each_other_for_ever_are_stopped() {
 }
 
 #[tokio::test]
-async fn errors_and_panics_of_logic_reach_the_hook_and_stop_nothing() {
+async fn errors_and_panics_of_logic_reach_the_hook() {
     let failures: Arc<Mutex<Vec<String>>> = Arc::default();
     let endpoint = TestEndpoint::to_logic("fragile");
     let broke = start(
