@@ -1,1 +1,5 @@
-//! Endpoints for GoBroke: WebSocket, TCP, UDP, HTTP.
+//! The ways in to a [GoBroke](gobroke_core) server.
+
+pub mod codec;
+
+pub use self::codec::{JsonCodec, RawCodec};
