@@ -1,0 +1,139 @@
+//! Reading: a buffer of the thread's, and time for a message to arrive in.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use gobroke_core::CloseReason;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::{Decoder, Intake};
+
+/// How much one read takes at most.
+const BUFFER: usize = 64 * 1024;
+
+thread_local! {
+    /// The buffer of the thread, used within one poll alone. So connections that wait for bytes hold none.
+    static READ: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    READ.with(|cell| {
+        // Whoever polls a connection within a poll of another finds none, and makes one.
+        let mut buffer = cell
+            .take()
+            .unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
+        let result = read(&mut buffer);
+        cell.set(Some(buffer));
+        result
+    })
+}
+
+/// Reads once what is there, and decodes it. Says how much it was.
+///
+/// After a read that did not fill the buffer tokio knows that nothing is left, so the next call waits without asking
+/// the system.
+///
+/// # Errors
+/// Why nothing more is read.
+pub(super) async fn read_once<R: AsyncRead + Unpin>(
+    stream: &mut R,
+    decoder: &mut impl Decoder,
+    patience: &mut Patience,
+    intake: &mut impl Intake,
+) -> Result<usize, CloseReason> {
+    poll_fn(|cx| {
+        let read = with_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+                Err(_) => Poll::Ready(Err(CloseReason::ConnectionLost)),
+                Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(decoder.end())),
+                Ok(()) => {
+                    let read = buffer.filled().len();
+                    Poll::Ready(decoder.decode(buffer.filled_mut(), intake).map(|()| read))
+                }
+            }
+        });
+        if read.is_pending() && patience.is_over(cx, decoder.begun()) {
+            return Poll::Ready(Err(CloseReason::PolicyViolation(
+                "a message took too long to arrive".into(),
+            )));
+        }
+        read
+    })
+    .await
+}
+
+/// Reads and forgets, until the end or an error.
+pub(super) async fn read_away<R: AsyncRead + Unpin>(stream: &mut R) {
+    poll_fn(|cx| {
+        let read = with_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+            read.map_ok(|()| buffer.filled().len())
+        });
+        match ready!(read) {
+            Ok(1..) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+/// How long a message may take. It has no clock while nothing is begun, and one timer for many messages: when that
+/// ends, the message that was begun at its start has had its time, and a later one gets another round.
+#[derive(Debug)]
+pub(super) struct Patience {
+    timeout: Duration,
+    timer: Option<(Pin<Box<Sleep>>, u32)>,
+}
+
+impl Patience {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            timer: None,
+        }
+    }
+
+    /// Whether the message `begun` has had its time; if not, the task is woken when to ask again.
+    fn is_over(&mut self, cx: &mut Context<'_>, begun: Option<u32>) -> bool {
+        let Some(begun) = begun else {
+            if self
+                .timer
+                .as_ref()
+                .is_some_and(|(timer, _)| timer.is_elapsed())
+            {
+                self.timer = None;
+            }
+            return false;
+        };
+        let timeout = self.timeout;
+        let (timer, watched) = self
+            .timer
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(timeout)), begun));
+        while timer.as_mut().poll(cx).is_ready() {
+            if *watched == begun {
+                return true;
+            }
+            *watched = begun;
+            // A time beyond the clock's range is as good as never; a year will do.
+            let now = Instant::now();
+            timer.as_mut().reset(
+                now.checked_add(timeout)
+                    .unwrap_or(now + Duration::from_secs(365 * 86_400)),
+            );
+        }
+        false
+    }
+}

@@ -1,0 +1,97 @@
+//! What is set on an endpoint: [`Settings`].
+
+use std::{sync::Arc, time::Duration};
+
+use gobroke_core::{EndpointOptions, Name};
+
+use super::ReceiveBudget;
+use crate::codec::{Codec, RawCodec};
+
+/// What every endpoint over a byte stream can be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: Name,
+    pub(crate) codec: Arc<dyn Codec>,
+    pub(crate) options: EndpointOptions,
+    pub(crate) message_timeout: Duration,
+    pub(crate) budget: ReceiveBudget,
+}
+
+impl Settings {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            codec: Arc::new(RawCodec::new()),
+            options: EndpointOptions::default(),
+            message_timeout: Duration::from_secs(60),
+            budget: ReceiveBudget::process(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_message: self.options.max_message,
+            budget: self.budget.clone(),
+        }
+    }
+}
+
+/// How much a connection may send before it is a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_message: usize,
+    pub(crate) budget: ReceiveBudget,
+}
+
+/// The methods by which an endpoint with a field `settings` is set.
+macro_rules! setters {
+    () => {
+        /// What it is called: in [`Client::endpoint`](gobroke_core::Client::endpoint), statistics and traces.
+        #[must_use]
+        pub fn name(mut self, name: impl Into<gobroke_core::Name>) -> Self {
+            self.settings.name = name.into();
+            self
+        }
+
+        /// What its frames mean. Default: [`RawCodec::new`](crate::codec::RawCodec::new), payloads without a target.
+        #[must_use]
+        pub fn codec(mut self, codec: impl crate::codec::Codec) -> Self {
+            self.settings.codec = std::sync::Arc::new(codec);
+            self
+        }
+
+        /// Its bounds and times, all of them. Default: [`EndpointOptions::default`](gobroke_core::EndpointOptions).
+        #[must_use]
+        pub fn options(mut self, options: gobroke_core::EndpointOptions) -> Self {
+            self.settings.options = options;
+            self
+        }
+
+        /// Changes some of its bounds and times: `.configure(|options| options.max_message = 4096)`.
+        #[must_use]
+        pub fn configure(
+            mut self,
+            change: impl FnOnce(&mut gobroke_core::EndpointOptions),
+        ) -> Self {
+            change(&mut self.settings.options);
+            self
+        }
+
+        /// How long a message may take from its first byte to its last; then its connection is closed, with
+        /// [`PolicyViolation`](gobroke_core::CloseReason::PolicyViolation), within twice that time. Default: 60 s.
+        #[must_use]
+        pub fn message_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.message_timeout = timeout;
+            self
+        }
+
+        /// The memory for messages that have not arrived whole. Default:
+        /// [`ReceiveBudget::process`](crate::ReceiveBudget::process), 256 MiB for all endpoints of the process.
+        #[must_use]
+        pub fn receive_budget(mut self, budget: crate::ReceiveBudget) -> Self {
+            self.settings.budget = budget;
+            self
+        }
+    };
+}
+pub(crate) use setters;

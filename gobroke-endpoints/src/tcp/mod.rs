@@ -1,0 +1,195 @@
+//! TCP: [`TcpEndpoint`].
+
+mod decoder;
+mod encoder;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use gobroke_core::{
+    CloseReason, ConnectRequest, Encoder, Endpoint, EndpointError, EndpointOptions, ErrorFrame,
+    Gate, Name, Refusal, Session, Slot, async_trait,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, tcp::OwnedReadHalf},
+    time::timeout,
+};
+
+use self::{decoder::FrameDecoder, encoder::FrameEncoder};
+use crate::stream::{Listener, Settings, linger, run, setters, tune};
+
+/// Clients over TCP: each frame stands behind its length, four bytes in big-endian order.
+///
+/// ```text
+/// 00 00 00 05  68 65 6c 6c 6f      "hello"
+/// ```
+///
+/// What a frame means is the codec's matter:
+/// - [`RawCodec`](crate::RawCodec): a frame is a payload. There are no other frames, so there is no ping and no reason
+///   for a close; the connection just ends. Clients that vanish are noticed by TCP's own probes, after two minutes.
+/// - [`JsonCodec`](crate::JsonCodec): a frame is a JSON object. The server asks `{"ping":{}}` after
+///   [`ping_interval`](EndpointOptions::ping_interval) without a word from the client, which answers `{"pong":{}}`
+///   (or sends anything else) within [`pong_timeout`](EndpointOptions::pong_timeout). Before the server ends a
+///   connection it says why: `{"close":{"code":1001,"reason":"going away"}}`.
+///
+/// A length above [`max_message`](EndpointOptions::max_message) ends the connection at once
+/// ([`CloseReason::TooBig`]; with JSON after `{"error":{"code":"too_big",..}}`), whatever was announced is not
+/// allocated. A client that ends its sending half is taken for gone: what is on its way to it is still written, answers
+/// that come later are not.
+///
+/// ```no_run
+/// use gobroke_core::{Broke, Logic};
+/// use gobroke_endpoints::{JsonCodec, TcpEndpoint};
+///
+/// # async fn program() -> Result<(), Box<dyn std::error::Error>> {
+/// let broke = Broke::builder()
+///     .endpoint(TcpEndpoint::bind("127.0.0.1:9000").codec(JsonCodec::to_logic("echo")))
+///     .logic(Logic::dispatched("echo", |message, ctx| {
+///         ctx.reply(&message.clone(), message)?;
+///         Ok(())
+///     }))
+///     .start()
+///     .await?;
+/// broke.until_signal().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TcpEndpoint {
+    address: String,
+    settings: Settings,
+}
+
+impl TcpEndpoint {
+    /// Listens on an address: `127.0.0.1:9000`, `[::]:9000`, `localhost:0` (any free port). Its name is `tcp`.
+    pub fn bind(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            settings: Settings::new("tcp"),
+        }
+    }
+
+    setters!();
+}
+
+#[async_trait]
+impl Endpoint for TcpEndpoint {
+    fn name(&self) -> Name {
+        self.settings.name.clone()
+    }
+
+    fn options(&self) -> EndpointOptions {
+        self.settings.options.clone()
+    }
+
+    async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
+        let mut listener = Listener::bind(&self.address, &gate).await?;
+        let server = Arc::new(Server::new(&gate, &self.settings));
+        while let Some((stream, remote)) = listener.next(&gate).await {
+            match gate.slot(Some(remote)) {
+                Ok(slot) => gate.spawn(Arc::clone(&server).connection(stream, remote, slot)),
+                Err(refusal) => server.turn_away(&stream, &refusal),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the connections share.
+struct Server {
+    gate: Gate,
+    settings: Settings,
+    encoder: Arc<dyn Encoder>,
+}
+
+impl Server {
+    fn new(gate: &Gate, settings: &Settings) -> Self {
+        let encoder = Arc::new(FrameEncoder::new(Arc::clone(&settings.codec)));
+        Self {
+            gate: gate.clone(),
+            settings: settings.clone(),
+            encoder,
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+        tune(&stream);
+        // In a box of its own, which is gone when the connection has only to be read.
+        let Some((session, read)) = Box::pin(self.admit(stream, remote, slot)).await else {
+            return;
+        };
+        let decoder = FrameDecoder::new(Arc::clone(&self.settings.codec), &self.settings.limits());
+        let (gate, message_timeout) = (self.gate.clone(), self.settings.message_timeout);
+        drop(self);
+        run(gate, session, read, decoder, message_timeout, Vec::new()).await;
+    }
+
+    async fn admit(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        slot: Slot,
+    ) -> Option<(Session, OwnedReadHalf)> {
+        let admission = self.gate.admit(slot, ConnectRequest::from_remote(remote));
+        let refusal = match timeout(self.settings.options.handshake_timeout, admission).await {
+            Ok(Ok(admitted)) => {
+                let (read, write) = stream.into_split();
+                match self
+                    .gate
+                    .open(admitted, Arc::clone(&self.encoder), Some(Box::new(write)))
+                {
+                    Ok(session) => return Some((session, read)),
+                    // The router stops; the wire has gone with the refusal, so there is nothing to write to.
+                    Err(_) => return None,
+                }
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(_) => Refusal::unavailable("the server took too long to decide; try again later"),
+        };
+        self.refuse(stream, &refusal).await;
+        None
+    }
+
+    /// Tells a client that it is not admitted.
+    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal) {
+        // A client that takes nothing of it, or has gone, is not waited for.
+        let _ = timeout(
+            self.settings.options.write_stall,
+            stream.write_all(&self.refusal(refusal)),
+        )
+        .await;
+        let _ = stream.shutdown().await;
+        linger(&mut stream).await;
+    }
+
+    /// Tells a client that there is no room, as far as that needs no waiting: no room is left for that either.
+    fn turn_away(&self, stream: &TcpStream, refusal: &Refusal) {
+        // A fresh socket takes a hundred bytes; where it does not, its end says enough.
+        let _ = stream.try_write(&self.refusal(refusal));
+    }
+
+    fn refusal(&self, refusal: &Refusal) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let code = match refusal.status() {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "too_many",
+            503 => "unavailable",
+            _ => "refused",
+        };
+        self.encoder.error(
+            &ErrorFrame {
+                code,
+                message: refusal.reason(),
+                id: None,
+            },
+            &mut frames,
+        );
+        let reason = match refusal.status() {
+            429 | 503 => CloseReason::Busy,
+            _ => CloseReason::Refused(refusal.reason().to_owned().into()),
+        };
+        self.encoder.close(&reason, &mut frames);
+        frames
+    }
+}
