@@ -1,13 +1,81 @@
-//! The ways in to a [GoBroke](gobroke_core) server.
+//! The ways in to a [GoBroke](gobroke_core) server: WebSocket and TCP.
+//!
+//! ```no_run
+//! use gobroke_core::{Broke, Logic};
+//! use gobroke_endpoints::{JsonCodec, TcpEndpoint, WebSocketEndpoint};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let broke = Broke::builder()
+//!         .endpoint(WebSocketEndpoint::bind("0.0.0.0:8080").codec(JsonCodec::to_logic("chat")))
+//!         .endpoint(TcpEndpoint::bind("0.0.0.0:9000").codec(JsonCodec::to_logic("chat")))
+//!         .logic(Logic::dispatched("chat", |message, ctx| {
+//!             ctx.broadcast(message)?;
+//!             Ok(())
+//!         }))
+//!         .start()
+//!         .await?;
+//!     broke.until_signal().await; // Ctrl-C or SIGTERM
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A browser then talks to a terminal:
+//!
+//! ```js
+//! const socket = new WebSocket("ws://localhost:8080", "gobroke.json.v1");
+//! socket.onmessage = (event) => console.log(JSON.parse(event.data).payload);
+//! socket.onopen = () => socket.send(JSON.stringify({payload: "hello"}));
+//! ```
+//!
+//! # The parts
+//!
+//! ```text
+//!            a frame's bounds                 what a frame means
+//! socket ──▶ WebSocketEndpoint, TcpEndpoint ──▶ RawCodec, JsonCodec, yours ──▶ Message ──▶ the router
+//! socket ◀── the router writes whole runs of frames, encoded once for all receivers ◀── Message
+//! ```
+//!
+//! - [`WebSocketEndpoint`]: on an address of its own, or as a route of an axum `Router` or another HTTP server.
+//! - [`TcpEndpoint`]: frames behind their length.
+//! - [`codec`]: what frames mean. [`RawCodec`], a frame is a payload; [`JsonCodec`], a frame says whom it is for;
+//!   or one of your own.
+//!
+//! A transport that is not here is a page of code: see [`Endpoint`](gobroke_core::Endpoint).
+//!
+//! # What is bounded
+//!
+//! Everything that a peer can make the server keep; the defaults are in
+//! [`EndpointOptions`](gobroke_core::EndpointOptions), and each endpoint has setters. Beside those:
+//! the memory for messages that have not arrived whole is one [`ReceiveBudget`] for all connections (256 MiB), is
+//! taken as bytes arrive, never for what is announced, and a message has 60 s to arrive in. An idle connection holds
+//! no buffer at all.
+//!
+//! What a client does wrong is answered with an error frame or a close with the right code, is counted in
+//! [`Stats::bad_input`](gobroke_core::Stats) and traced at debug level.
+//!
+//! # Features
+//!
+//! | feature | holds | default |
+//! |---|---|---|
+//! | `ws` | [`WebSocketEndpoint`] | yes |
+//! | `tcp` | [`TcpEndpoint`] | yes |
+//! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
+//!
+//! The codecs are always there.
 
 pub mod codec;
 #[cfg(any(feature = "ws", feature = "tcp"))]
 mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(feature = "ws")]
+mod ws;
 
 pub use self::codec::{JsonCodec, RawCodec};
 #[cfg(any(feature = "ws", feature = "tcp"))]
 pub use self::stream::ReceiveBudget;
 #[cfg(feature = "tcp")]
 pub use self::tcp::TcpEndpoint;
+#[cfg(feature = "ws")]
+pub use self::ws::{WebSocketEndpoint, WebSocketRoute};

@@ -1,0 +1,292 @@
+//! Messages from a client: [`MessageDecoder`].
+
+use std::sync::Arc;
+
+use gobroke_core::{CloseReason, Format};
+
+use super::{
+    encoder::{FrameEncoder, pong},
+    frame::{Header, LONGEST, Opcode, broken, unmask},
+};
+use crate::{
+    codec::{Codec, Frame, Inbound},
+    stream::{Decoder, Intake, Limits, Partial},
+};
+
+/// How many frames one message may be cut into. Without a bound empty ones could come for ever.
+const MOST_FRAGMENTS: u32 = 1 << 17;
+
+/// Unmasks frames, joins fragments, answers pings, and checks what RFC 6455 asks of a client (sections 5 to 8).
+///
+/// A message that came whole in one read is decoded where it stands; what is cut is copied once.
+/// Text is checked as it arrives, so a wrong byte ends the connection before the message is complete.
+#[derive(Debug)]
+pub(super) struct MessageDecoder {
+    codec: Arc<dyn Codec>,
+    encoder: Arc<FrameEncoder>,
+    max_message: usize,
+    /// What there is of a header that was cut.
+    head: [u8; LONGEST],
+    head_len: u8,
+    /// The frame whose payload has begun; its `length` is what is still to come, its mask what that begins with.
+    frame: Option<Header>,
+    /// The message whose first frame has come, and how many have.
+    kind: Option<Format>,
+    fragments: u32,
+    partial: Partial,
+    /// How much of `partial` is known to be UTF-8, for text.
+    valid: usize,
+    /// What there is of a control frame's payload that was cut.
+    control: Vec<u8>,
+    /// How many messages were complete, modulo 2^32.
+    count: u32,
+}
+
+impl MessageDecoder {
+    pub(super) fn new(codec: Arc<dyn Codec>, encoder: Arc<FrameEncoder>, limits: &Limits) -> Self {
+        Self {
+            codec,
+            encoder,
+            max_message: limits.max_message,
+            head: [0; LONGEST],
+            head_len: 0,
+            frame: None,
+            kind: None,
+            fragments: 0,
+            partial: Partial::new(limits.budget.clone()),
+            valid: 0,
+            control: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// The header of the next frame, of bytes that may begin in its middle; and what stands behind it.
+    fn header<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+    ) -> Result<(Option<Header>, &'a mut [u8]), CloseReason> {
+        let longest = self.max_message - self.partial.len();
+        if self.head_len == 0
+            && let Some((header, size)) = Header::parse(bytes, longest)?
+        {
+            return Ok((Some(header), &mut bytes[size..]));
+        }
+        let known = usize::from(self.head_len);
+        let taken = bytes.len().min(LONGEST - known);
+        self.head[known..known + taken].copy_from_slice(&bytes[..taken]);
+        match Header::parse(&self.head[..known + taken], longest)? {
+            Some((header, size)) => {
+                self.head_len = 0;
+                Ok((Some(header), &mut bytes[size - known..]))
+            }
+            // All of it is kept: a header that is not complete is shorter than the longest.
+            None => {
+                self.head_len += taken as u8;
+                Ok((None, &mut []))
+            }
+        }
+    }
+
+    /// Whether a data frame may come here (section 5.4), and of the kind that the codec speaks.
+    fn begin(&mut self, header: &Header) -> Result<(), CloseReason> {
+        let format = match (header.opcode, self.kind) {
+            (Opcode::Continuation, Some(format)) => format,
+            (Opcode::Continuation, None) => return Err(broken("a continuation continues nothing")),
+            (Opcode::Text, None) => Format::Text,
+            (Opcode::Binary, None) => Format::Binary,
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(broken(
+                    "a message begins before the one before it has ended",
+                ));
+            }
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
+        };
+        match (self.codec.format(), format) {
+            (Some(Format::Text), Format::Binary) => {
+                return Err(CloseReason::Unsupported(
+                    "binary frames are not taken here; send text".into(),
+                ));
+            }
+            (Some(Format::Binary), Format::Text) => {
+                return Err(CloseReason::Unsupported(
+                    "text frames are not taken here; send binary".into(),
+                ));
+            }
+            _ => {}
+        }
+        self.kind = Some(format);
+        self.fragments += 1;
+        if self.fragments > MOST_FRAGMENTS {
+            return Err(CloseReason::PolicyViolation(
+                "a message is cut into too many frames".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of a data frame's payload, already unmasked.
+    fn data(
+        &mut self,
+        header: Header,
+        piece: &[u8],
+        intake: &mut impl Intake,
+    ) -> Result<(), CloseReason> {
+        let complete = header.last && header.length == 0;
+        if complete && self.partial.len() == 0 {
+            self.hand_on(piece, intake)?;
+        } else {
+            self.partial
+                .extend(piece, self.partial.len() + piece.len() + header.length)?;
+            if self.kind == Some(Format::Text) {
+                self.check_text(complete)?;
+            }
+            if complete {
+                self.hand_on(self.partial.bytes(), intake)?;
+                self.partial.clear();
+            }
+        }
+        if complete {
+            self.kind = None;
+            self.fragments = 0;
+            self.valid = 0;
+            self.count = self.count.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// Whether what came since the last time goes on as UTF-8 does (section 8.1). A character may be cut, unless
+    /// the text ends there.
+    fn check_text(&mut self, complete: bool) -> Result<(), CloseReason> {
+        match std::str::from_utf8(&self.partial.bytes()[self.valid..]) {
+            Ok(text) => self.valid += text.len(),
+            Err(error) if error.error_len().is_none() && !complete => {
+                self.valid += error.valid_up_to();
+            }
+            Err(_) => return Err(not_text()),
+        }
+        Ok(())
+    }
+
+    /// Hands a whole message to the codec.
+    fn hand_on(&self, message: &[u8], intake: &mut impl Intake) -> Result<(), CloseReason> {
+        let frame = match self.kind {
+            Some(Format::Text) => {
+                Frame::Text(std::str::from_utf8(message).map_err(|_| not_text())?)
+            }
+            _ => Frame::Binary(message),
+        };
+        match self.codec.decode(frame) {
+            Ok(Inbound::Message(message)) => intake.message(message),
+            Ok(Inbound::Ping) => {
+                let answer = self.encoder.own_pong();
+                if !answer.is_empty() {
+                    intake.answer(answer);
+                }
+            }
+            Ok(Inbound::Pong) => {}
+            Err(error) => intake.error(&error),
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of a control frame's payload, already unmasked.
+    fn control(
+        &mut self,
+        header: Header,
+        piece: &[u8],
+        intake: &mut impl Intake,
+    ) -> Result<(), CloseReason> {
+        if header.length > 0 {
+            self.control.extend_from_slice(piece);
+            return Ok(());
+        }
+        let kept = std::mem::take(&mut self.control);
+        let payload = if kept.is_empty() {
+            piece
+        } else {
+            &[&kept, piece].concat()
+        };
+        match header.opcode {
+            Opcode::Ping => intake.answer(pong(payload)),
+            Opcode::Close => return Err(closed_by_peer(payload)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for MessageDecoder {
+    fn decode(
+        &mut self,
+        mut bytes: &mut [u8],
+        intake: &mut impl Intake,
+    ) -> Result<(), CloseReason> {
+        loop {
+            let mut header = match self.frame.take() {
+                Some(header) => header,
+                None => {
+                    let (header, rest) = self.header(bytes)?;
+                    bytes = rest;
+                    let Some(header) = header else { return Ok(()) };
+                    self.begin(&header)?;
+                    header
+                }
+            };
+            let (piece, rest) = bytes.split_at_mut(bytes.len().min(header.length));
+            bytes = rest;
+            unmask(header.mask, piece);
+            header.length -= piece.len();
+            header.mask.rotate_left(piece.len() % 4);
+            if header.opcode.is_control() {
+                self.control(header, piece, intake)?;
+            } else {
+                self.data(header, piece, intake)?;
+            }
+            if header.length > 0 {
+                self.frame = Some(header);
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn begun(&self) -> Option<u32> {
+        (self.head_len > 0 || self.frame.is_some() || self.kind.is_some()).then_some(self.count)
+    }
+
+    fn end(&self) -> CloseReason {
+        // A close would have come before the end (section 7.1.5).
+        CloseReason::ConnectionLost
+    }
+}
+
+fn not_text() -> CloseReason {
+    CloseReason::InvalidPayload("a text message is not UTF-8".into())
+}
+
+/// What a close frame says (section 5.5.1); 1005 where it says nothing.
+fn closed_by_peer(payload: &[u8]) -> CloseReason {
+    match payload.split_first_chunk() {
+        None if payload.is_empty() => CloseReason::Peer(1005),
+        None => broken("a close frame has half a code"),
+        Some((code, reason)) => {
+            let code = u16::from_be_bytes(*code);
+            if !may_be_sent(code) {
+                broken(format!("{code} is no code that a close frame may have"))
+            } else if std::str::from_utf8(reason).is_err() {
+                CloseReason::InvalidPayload("the reason of a close is not UTF-8".into())
+            } else {
+                CloseReason::Peer(code)
+            }
+        }
+    }
+}
+
+/// The codes of section 7.4, and those that are registered since.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+#[cfg(test)]
+mod tests;

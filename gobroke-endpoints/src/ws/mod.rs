@@ -1,0 +1,161 @@
+//! WebSocket: [`WebSocketEndpoint`].
+
+mod bound;
+mod decoder;
+mod encoder;
+mod frame;
+mod handshake;
+mod route;
+mod server;
+
+use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, async_trait};
+
+pub use self::route::WebSocketRoute;
+use self::server::Server;
+use crate::stream::{Settings, setters};
+
+/// Clients over WebSocket (RFC 6455): on an address of its own, or as a route of an HTTP server that is there.
+///
+/// ```no_run
+/// use gobroke_core::{Broke, Logic};
+/// use gobroke_endpoints::{JsonCodec, WebSocketEndpoint};
+///
+/// # async fn program() -> Result<(), Box<dyn std::error::Error>> {
+/// let broke = Broke::builder()
+///     .endpoint(WebSocketEndpoint::bind("0.0.0.0:8080").path("/ws").codec(JsonCodec::to_logic("chat")))
+///     .logic(Logic::dispatched("chat", |message, ctx| {
+///         ctx.broadcast(message)?;
+///         Ok(())
+///     }))
+///     .start()
+///     .await?;
+/// broke.until_signal().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// In an axum `Router`, or any other server over hyper 1, it is a service. Limits and speed are the same: the TCP
+/// stream is taken over from the server, with no copy in between. Where that stream is another one (TLS), messages go
+/// through the connection's task.
+///
+/// ```no_run
+/// use axum::Router;
+/// use gobroke_core::Broke;
+/// use gobroke_endpoints::{JsonCodec, WebSocketEndpoint};
+///
+/// # async fn program() -> Result<(), Box<dyn std::error::Error>> {
+/// let chat = WebSocketEndpoint::mounted().codec(JsonCodec::to_logic("chat"));
+/// let app: Router = Router::new().route_service("/ws", chat.route());
+/// let broke = Broke::builder().endpoint(chat).start().await?;
+///
+/// let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
+/// axum::serve(listener, app).with_graceful_shutdown(async move { broke.until_signal().await }).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Who may open one
+/// The `on_connect` hook of the router sees path, query and headers; what it refuses is answered with the refusal's
+/// status and its reason as text. Browsers let any page open a WebSocket to any server: where clients are known by a
+/// cookie, the hook should look at `origin` (RFC 6455, section 10.2).
+///
+/// Other answers: 400 (no or a wrong key), 404 (another path), 405 (not `GET`), 426 (no upgrade, or another version
+/// than 13), 429 and 503 (the limits of [`EndpointOptions`], and while the router stops).
+///
+/// # What goes over it
+/// Frames of text for a codec of text (a client that sends binary is closed with 1003), else text is sent as text and
+/// the rest as binary. The codec's subprotocol (`gobroke.json.v1`) is agreed on where the client offers it, and spoken
+/// without as well. No extension is agreed on, so there is no compression.
+///
+/// A client that breaks the protocol is closed with 1002, text that is not UTF-8 with 1007, a message above
+/// [`max_message`](EndpointOptions::max_message) with 1009, one in more than 131,072 fragments with 1008.
+/// A close of either side is answered with a close, after what was sent before it; then the connection is read for up
+/// to two more seconds, so that the close frame arrives.
+#[derive(Clone, Debug)]
+pub struct WebSocketEndpoint {
+    place: Place,
+    settings: Settings,
+}
+
+/// Where its connections come from.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A listener of its own.
+    Address {
+        address: String,
+        path: Option<String>,
+    },
+    /// Another HTTP server.
+    Route(WebSocketRoute),
+}
+
+impl WebSocketEndpoint {
+    /// Listens on an address: `0.0.0.0:8080`, `[::]:8080`, `localhost:0` (any free port). Its name is `ws`.
+    pub fn bind(address: impl Into<String>) -> Self {
+        let place = Place::Address {
+            address: address.into(),
+            path: None,
+        };
+        Self {
+            place,
+            settings: Settings::new("ws"),
+        }
+    }
+
+    /// Serves the requests that another HTTP server hands to its [`route`](Self::route). Its name is `ws`.
+    pub fn mounted() -> Self {
+        Self {
+            place: Place::Route(WebSocketRoute::default()),
+            settings: Settings::new("ws"),
+        }
+    }
+
+    /// Serves this path alone; requests for another one are answered with 404. Default: any path.
+    ///
+    /// Where it is mounted, the router that it is mounted in decides, and this says nothing.
+    #[must_use]
+    pub fn path(mut self, only: impl Into<String>) -> Self {
+        if let Place::Address { path, .. } = &mut self.place {
+            *path = Some(only.into());
+        }
+        self
+    }
+
+    /// The service that a [`mounted`](Self::mounted) endpoint is reached by. Any number of them are the same; what is
+    /// set on the endpoint afterwards holds for it too.
+    ///
+    /// For a bound endpoint it answers 503: that has an address, and no route.
+    pub fn route(&self) -> WebSocketRoute {
+        match &self.place {
+            Place::Address { .. } => WebSocketRoute::default(),
+            Place::Route(route) => route.clone(),
+        }
+    }
+
+    setters!();
+}
+
+#[async_trait]
+impl Endpoint for WebSocketEndpoint {
+    fn name(&self) -> Name {
+        self.settings.name.clone()
+    }
+
+    fn options(&self) -> EndpointOptions {
+        self.settings.options.clone()
+    }
+
+    async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
+        match &self.place {
+            Place::Address { address, path } => {
+                let server = Server::new(gate, &self.settings, path.clone());
+                bound::serve(address, server).await
+            }
+            Place::Route(route) => {
+                let server = Server::new(gate, &self.settings, None);
+                route.serve(server).await;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! An endpoint as a route of an HTTP server that is there: [`WebSocketRoute`].
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use gobroke_core::Refusal;
+use http_body_util::Full;
+use hyper::{Request, Response};
+use tower_service::Service;
+
+use super::{handshake::refused, server::Server};
+
+/// The service by which a mounted [`WebSocketEndpoint`](crate::WebSocketEndpoint) is reached: for
+/// `Router::route_service` of axum, or any other place that takes a `tower` service over requests of hyper 1.
+///
+/// Until the router has started, and once it stops, it answers 503.
+///
+/// The client's address is that of the request's `ConnectInfo<SocketAddr>` with feature `axum` (serve the app with
+/// `into_make_service_with_connect_info::<SocketAddr>()`), else an extension of type `SocketAddr` that a layer of
+/// yours adds. Without either it is not known: `on_connect` is told none, and
+/// [`max_connections_per_address`](gobroke_core::EndpointOptions::max_connections_per_address) does not hold.
+#[derive(Clone, Debug, Default)]
+pub struct WebSocketRoute {
+    /// What answers, while the router runs.
+    server: Arc<RwLock<Option<Arc<Server>>>>,
+}
+
+impl WebSocketRoute {
+    /// Answers requests until the gate closes.
+    pub(super) async fn serve(&self, server: Arc<Server>) {
+        let gate = server.gate.clone();
+        self.set(Some(server));
+        // Taken back however this ends.
+        let _closed = OnDrop(|| self.set(None));
+        gate.ready(None);
+        gate.closing().await;
+    }
+
+    fn set(&self, server: Option<Arc<Server>>) {
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+}
+
+impl<B: Send + 'static> Service<Request<B>> for WebSocketRoute {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let server = self
+            .server
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Box::pin(async move {
+            let Some(server) = server else {
+                return Ok(refused(&Refusal::unavailable(
+                    "the server is not running; try again later",
+                )));
+            };
+            let remote = remote(&request);
+            let gate = server.gate.clone();
+            Ok(server
+                .answer(&mut request, remote, || gate.slot(remote))
+                .await)
+        })
+    }
+}
+
+fn remote<B>(request: &Request<B>) -> Option<SocketAddr> {
+    let extensions = request.extensions();
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::ConnectInfo(remote)) = extensions.get() {
+        return Some(*remote);
+    }
+    extensions.get().copied()
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

@@ -1,0 +1,141 @@
+//! From a request to a running connection, the same for a bound and for a mounted endpoint: [`Server`].
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use gobroke_core::{Admitted, Gate, Refusal, Slot};
+use hyper::{
+    Request,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::{
+    rt::TokioIo,
+    server::conn::auto::upgrade::{Parts, downcast},
+};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{
+    decoder::MessageDecoder,
+    encoder::FrameEncoder,
+    handshake::{Answer, Handshake, refused},
+};
+use crate::stream::{Settings, run, run_through_task, tune};
+
+/// What the connections of an endpoint share.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) gate: Gate,
+    pub(super) settings: Settings,
+    path: Option<String>,
+    encoder: Arc<FrameEncoder>,
+}
+
+impl Server {
+    pub(super) fn new(gate: Gate, settings: &Settings, path: Option<String>) -> Arc<Self> {
+        let encoder = Arc::new(FrameEncoder::new(Arc::clone(&settings.codec)));
+        Arc::new(Self {
+            gate,
+            settings: settings.clone(),
+            path,
+            encoder,
+        })
+    }
+
+    /// Answers a request. Where the answer is 101, the connection runs on in a task of its own from when the HTTP
+    /// server lets go of it.
+    pub(super) async fn answer<B>(
+        self: Arc<Self>,
+        request: &mut Request<B>,
+        remote: Option<SocketAddr>,
+        slot: impl FnOnce() -> Result<Slot, Refusal>,
+    ) -> Answer {
+        let handshake = match Handshake::read(
+            request,
+            self.path.as_deref(),
+            self.settings.codec.subprotocol(),
+        ) {
+            Ok(handshake) => handshake,
+            Err(answer) => {
+                self.gate.count_bad_input("handshake");
+                return *answer;
+            }
+        };
+        let slot = match slot() {
+            Ok(slot) => slot,
+            Err(refusal) => return refused(&refusal),
+        };
+        let admission = self
+            .gate
+            .admit(slot, handshake.connect_request(request, remote));
+        match timeout(self.settings.options.handshake_timeout, admission).await {
+            Ok(Ok(admitted)) => {
+                let upgrade = hyper::upgrade::on(request);
+                self.gate.clone().spawn(self.upgraded(upgrade, admitted));
+                handshake.accepted()
+            }
+            Ok(Err(refusal)) => refused(&refusal),
+            Err(_) => refused(&Refusal::unavailable(
+                "the server took too long to decide; try again later",
+            )),
+        }
+    }
+
+    /// The connection, once the HTTP server lets go of it.
+    async fn upgraded(self: Arc<Self>, upgrade: OnUpgrade, admitted: Admitted) {
+        // It does not come where the client leaves before the answer is written.
+        let upgraded = match timeout(self.settings.options.handshake_timeout, upgrade).await {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection broke in the handshake"),
+            Err(_) => {
+                return tracing::debug!(
+                    "a connection was not handed over in time after its handshake"
+                );
+            }
+        };
+        self.start(upgraded, admitted);
+    }
+
+    /// Runs the connection in a task of its own, which is small: the one that waited for it ends here.
+    fn start(&self, upgraded: Upgraded, admitted: Admitted) {
+        let gate = self.gate.clone();
+        let message_timeout = self.settings.message_timeout;
+        let encoder = Arc::clone(&self.encoder);
+        let codec = Arc::clone(&self.settings.codec);
+        let decoder = MessageDecoder::new(codec, Arc::clone(&encoder), &self.settings.limits());
+        match tcp(upgraded) {
+            Ok((stream, first)) => {
+                tune(&stream);
+                let (read, write) = stream.into_split();
+                // Refused where the router stops meanwhile; the stream is closed with the refusal.
+                if let Ok(session) = gate.open(admitted, encoder, Some(Box::new(write))) {
+                    let first = first.to_vec();
+                    self.gate
+                        .spawn(run(gate, session, read, decoder, message_timeout, first));
+                }
+            }
+            Err(upgraded) => {
+                if let Ok(session) = gate.open(admitted, encoder, None) {
+                    let stream = TokioIo::new(upgraded);
+                    self.gate.spawn(run_through_task(
+                        gate,
+                        session,
+                        stream,
+                        decoder,
+                        message_timeout,
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The TCP stream inside, and what was read of it already, where it is one: under hyper's own server for HTTP/1, or
+/// under the one of hyper-util that axum uses.
+fn tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    let Parts { io, read_buf, .. } = downcast::<TokioIo<TcpStream>>(upgraded)?;
+    Ok((io.into_inner(), read_buf))
+}
