@@ -12,7 +12,7 @@ use {
 };
 
 use super::{
-    Decoder, Door, Intake, misdeed,
+    Decoder, Door, misdeed,
     reading::{Patience, read_away, read_once},
 };
 
@@ -24,57 +24,57 @@ const LINGER: Duration = Duration::from_secs(2);
 /// with this a client that floods gives way to others after about half a megabyte.
 const BYTES_A_UNIT: usize = 4096;
 
-/// Runs a connection whose write half core has as its wire. `first` is what was read before, if anything.
-pub(crate) async fn run<R, D>(
+/// Runs a connection whose write half core has as its wire.
+// Not an `async fn`: that keeps its arguments twice, and there is one of these for each idle connection.
+pub(crate) fn run<R, D>(
     gate: Gate,
     mut session: Session,
-    mut stream: R,
-    decoder: D,
-    message_timeout: Duration,
-    first: Vec<u8>,
-) where
-    R: AsyncRead + Unpin,
+    mut reader: Reader<R, D>,
+) -> impl Future<Output = ()> + Send
+where
+    R: AsyncRead + Unpin + Send,
     D: Decoder,
 {
-    {
-        let (incoming, mut outgoing) = session.halves();
-        tokio::select! {
-            biased;
-            reason = outgoing.drive() => tracing::trace!(%reason, "closed"),
-            () = receive(&gate, incoming, &mut stream, decoder, message_timeout, first) => {}
+    async move {
+        {
+            let (incoming, mut outgoing) = session.halves();
+            tokio::select! {
+                biased;
+                reason = outgoing.drive() => tracing::trace!(%reason, "closed"),
+                () = reader.receive(&gate, incoming) => {}
+            }
         }
+        // The client leaves now; only its socket stays for a moment.
+        drop(session);
+        linger(&mut reader.stream).await;
     }
-    // The client leaves now; only its socket stays for a moment.
-    drop(session);
-    linger(&mut stream).await;
 }
 
 /// Runs a connection over a stream that cannot write without waiting: the task writes whole batches.
 #[cfg(feature = "ws")]
-pub(crate) async fn run_through_task<S, D>(
+pub(crate) async fn run_through_task<R, W, D>(
     gate: Gate,
     mut session: Session,
-    stream: S,
-    decoder: D,
-    message_timeout: Duration,
+    mut reader: Reader<R, D>,
+    mut write: W,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
     D: Decoder,
 {
-    let (mut read, mut write) = tokio::io::split(stream);
     let stall = gate.options().write_stall;
     let written = {
         let (incoming, outgoing) = session.halves();
         tokio::select! {
             biased;
             written = send(outgoing, &mut write, stall) => written,
-            () = receive(&gate, incoming, &mut read, decoder, message_timeout, Vec::new()) => Ok(()),
+            () = reader.receive(&gate, incoming) => Ok(()),
         }
     };
     match written {
         Ok(()) => {
             drop(session);
-            linger(&mut read).await;
+            linger(&mut reader.stream).await;
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             session.close(CloseReason::SlowConsumer);
@@ -110,68 +110,87 @@ async fn send<W: AsyncWrite + Unpin>(
         .map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// Hands what comes to the router, until the client is closed; then it waits for ever, while what is left is written.
-async fn receive<R, D>(
-    gate: &Gate,
-    mut incoming: Incoming<'_>,
-    stream: &mut R,
-    mut decoder: D,
-    message_timeout: Duration,
-    mut first: Vec<u8>,
-) where
-    R: AsyncRead + Unpin,
-    D: Decoder,
-{
-    let mut batch = Batch::new();
-    let mut patience = Patience::new(message_timeout);
-    let mut outcome = decode_first(
-        &mut first,
-        &mut decoder,
-        &mut Door {
-            gate,
-            batch: &mut batch,
-        },
-    );
-    drop(first);
-    loop {
-        if batch.is_empty() {
-            incoming.heard();
-        } else if incoming.receive(&mut batch).await.is_err() {
-            break;
-        }
-        match outcome {
-            Ok(read) => {
-                for _ in 0..read / BYTES_A_UNIT {
-                    tokio::task::consume_budget().await;
-                }
-            }
-            Err(reason) => {
-                if let Some(what) = misdeed(&reason) {
-                    gate.count_bad_input(what);
-                }
-                incoming.close(reason);
-                break;
-            }
-        }
-        let mut door = Door {
-            gate,
-            batch: &mut batch,
-        };
-        outcome = read_once(stream, &mut decoder, &mut patience, &mut door).await;
-    }
-    // What was kept for a message that will not come.
-    drop((decoder, patience, batch));
-    pending::<()>().await;
+/// The reading side of a connection.
+#[derive(Debug)]
+pub(crate) struct Reader<R, D> {
+    stream: R,
+    decoder: D,
+    patience: Patience,
+    /// What the last read gave, and how it ended.
+    batch: Batch,
+    outcome: Result<usize, CloseReason>,
 }
 
-fn decode_first(
-    first: &mut [u8],
-    decoder: &mut impl Decoder,
-    intake: &mut impl Intake,
-) -> Result<usize, CloseReason> {
-    match first {
-        [] => Ok(0),
-        bytes => decoder.decode(bytes, intake).map(|()| 0),
+impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
+    /// Reads from `stream`, after `first`: what was read before, if anything.
+    pub(crate) fn new(
+        gate: &Gate,
+        stream: R,
+        mut decoder: D,
+        message_timeout: Duration,
+        mut first: Vec<u8>,
+    ) -> Self {
+        let mut batch = Batch::new();
+        let outcome = match first.as_mut_slice() {
+            [] => Ok(0),
+            first => {
+                let batch = &mut batch;
+                decoder
+                    .decode(first, &mut Door { gate, batch })
+                    .map(|()| first.len())
+            }
+        };
+        Self {
+            stream,
+            decoder,
+            patience: Patience::new(message_timeout),
+            batch,
+            outcome,
+        }
+    }
+
+    /// Hands what comes to the router, until the client is closed; then it waits for ever, while what is left is
+    /// written.
+    async fn receive(&mut self, gate: &Gate, mut incoming: Incoming<'_>) {
+        loop {
+            if self.batch.is_empty() {
+                incoming.heard();
+            } else {
+                // In a box: it is a kilobyte, which an idle connection would keep room for.
+                let received = Box::pin(incoming.receive(&mut self.batch)).await;
+                if received.is_err() {
+                    break;
+                }
+            }
+            match std::mem::replace(&mut self.outcome, Ok(0)) {
+                Ok(read) => {
+                    for _ in 0..read / BYTES_A_UNIT {
+                        tokio::task::consume_budget().await;
+                    }
+                }
+                Err(reason) => {
+                    if let Some(what) = misdeed(&reason) {
+                        gate.count_bad_input(what);
+                    }
+                    incoming.close(reason);
+                    break;
+                }
+            }
+            self.outcome = self.read(gate).await;
+        }
+        self.decoder.forget();
+        pending::<()>().await;
+    }
+
+    async fn read(&mut self, gate: &Gate) -> Result<usize, CloseReason> {
+        let batch = &mut self.batch;
+        read_once(
+            &mut self.stream,
+            &mut self.decoder,
+            &mut self.patience,
+            &mut Door { gate, batch },
+        )
+        .await
     }
 }
 

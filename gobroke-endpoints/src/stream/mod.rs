@@ -17,7 +17,7 @@ pub(crate) use self::connection::run_through_task;
 pub(crate) use self::{
     accept::{Listener, tune},
     budget::Partial,
-    connection::run,
+    connection::{Reader, run},
     settings::{Limits, Settings, setters},
 };
 
@@ -35,6 +35,9 @@ pub(crate) trait Decoder: Send + 'static {
 
     /// The number of the message that has begun and is not complete; the next one has another number.
     fn begun(&self) -> Option<u32>;
+
+    /// Gives back the memory of a message that will not be completed.
+    fn forget(&mut self);
 
     /// What it means that the stream ends here.
     fn end(&self) -> CloseReason;

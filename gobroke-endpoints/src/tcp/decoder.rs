@@ -109,6 +109,10 @@ impl Decoder for FrameDecoder {
         (self.head_len > 0 || self.length.is_some()).then_some(self.count)
     }
 
+    fn forget(&mut self) {
+        self.partial.clear();
+    }
+
     fn end(&self) -> CloseReason {
         match self.begun() {
             Some(_) => CloseReason::ConnectionLost,

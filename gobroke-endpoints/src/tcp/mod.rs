@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use self::{decoder::FrameDecoder, encoder::FrameEncoder};
-use crate::stream::{Listener, Settings, linger, run, setters, tune};
+use crate::stream::{Listener, Reader, Settings, linger, run, setters, tune};
 
 /// Clients over TCP: each frame stands behind its length, four bytes in big-endian order.
 ///
@@ -114,14 +114,19 @@ impl Server {
 
     async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
         tune(&stream);
-        // In a box of its own, which is gone when the connection has only to be read.
-        let Some((session, read)) = Box::pin(self.admit(stream, remote, slot)).await else {
+        let Some((session, read)) = self.admit(stream, remote, slot).await else {
             return;
         };
         let decoder = FrameDecoder::new(Arc::clone(&self.settings.codec), &self.settings.limits());
-        let (gate, message_timeout) = (self.gate.clone(), self.settings.message_timeout);
-        drop(self);
-        run(gate, session, read, decoder, message_timeout, Vec::new()).await;
+        let reader = Reader::new(
+            &self.gate,
+            read,
+            decoder,
+            self.settings.message_timeout,
+            Vec::new(),
+        );
+        // In a task of its own, which is small: this one ends here.
+        self.gate.spawn(run(self.gate.clone(), session, reader));
     }
 
     async fn admit(

@@ -255,6 +255,10 @@ impl Decoder for MessageDecoder {
         (self.head_len > 0 || self.frame.is_some() || self.kind.is_some()).then_some(self.count)
     }
 
+    fn forget(&mut self) {
+        self.partial.clear();
+    }
+
     fn end(&self) -> CloseReason {
         // A close would have come before the end (section 7.1.5).
         CloseReason::ConnectionLost

@@ -19,7 +19,7 @@ use super::{
     encoder::FrameEncoder,
     handshake::{Answer, Handshake, refused},
 };
-use crate::stream::{Settings, run, run_through_task, tune};
+use crate::stream::{Reader, Settings, run, run_through_task, tune};
 
 /// What the connections of an endpoint share.
 #[derive(Debug)]
@@ -107,23 +107,20 @@ impl Server {
                 tune(&stream);
                 let (read, write) = stream.into_split();
                 // Refused where the router stops meanwhile; the stream is closed with the refusal.
-                if let Ok(session) = gate.open(admitted, encoder, Some(Box::new(write))) {
-                    let first = first.to_vec();
-                    self.gate
-                        .spawn(run(gate, session, read, decoder, message_timeout, first));
-                }
+                let Ok(session) = gate.open(admitted, encoder, Some(Box::new(write))) else {
+                    return;
+                };
+                let reader = Reader::new(&gate, read, decoder, message_timeout, first.to_vec());
+                self.gate.spawn(run(gate, session, reader));
             }
             Err(upgraded) => {
-                if let Ok(session) = gate.open(admitted, encoder, None) {
-                    let stream = TokioIo::new(upgraded);
-                    self.gate.spawn(run_through_task(
-                        gate,
-                        session,
-                        stream,
-                        decoder,
-                        message_timeout,
-                    ));
-                }
+                let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+                let Ok(session) = gate.open(admitted, encoder, None) else {
+                    return;
+                };
+                let reader = Reader::new(&gate, read, decoder, message_timeout, Vec::new());
+                self.gate
+                    .spawn(run_through_task(gate, session, reader, write));
             }
         }
     }
@@ -138,4 +135,20 @@ fn tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     };
     let Parts { io, read_buf, .. } = downcast::<TokioIo<TcpStream>>(upgraded)?;
     Ok((io.into_inner(), read_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::tcp::OwnedReadHalf;
+
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_a_small_task() {
+        fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(run::<OwnedReadHalf, MessageDecoder>);
+        assert!(size <= 640, "{size}");
+    }
 }
