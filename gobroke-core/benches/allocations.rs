@@ -47,7 +47,10 @@ async fn send(session: &mut Session, logic: &Name, reads: u64) {
     let mut batch = Batch::new();
     for _ in 0..reads {
         for _ in 0..READ {
-            batch.push(Message::new(Bytes::copy_from_slice(&[b'x'; 128])).to_logic(logic));
+            let message = batch
+                .message(Bytes::copy_from_slice(&[b'x'; 128]))
+                .to_logic(logic);
+            batch.push(message);
         }
         incoming.receive(&mut batch).await.expect("it is open");
         // The worker's and the lanes' turn.

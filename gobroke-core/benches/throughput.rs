@@ -105,7 +105,10 @@ impl Clients {
         let mut batch = Batch::new();
         for _ in 0..reads {
             for _ in 0..READ {
-                batch.push(Message::new(Bytes::copy_from_slice(&PAYLOAD)).to_logic(logic()));
+                let message = batch
+                    .message(Bytes::copy_from_slice(&PAYLOAD))
+                    .to_logic(logic());
+                batch.push(message);
             }
             incoming.receive(&mut batch).await.expect("it is open");
         }

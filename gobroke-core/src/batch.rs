@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::VecDeque};
 
 use bytes::Bytes;
 
-use crate::{Message, MessageId};
+use crate::{Message, MessageId, id::unix_millis};
 
 /// What one read gave a connection, in order: messages, and control frames that answer in that order.
 ///
@@ -13,6 +13,8 @@ use crate::{Message, MessageId};
 #[derive(Default)]
 pub struct Batch {
     items: VecDeque<Inbound>,
+    /// When its first item came, in milliseconds since 1970; 0 while it is empty.
+    began: u64,
 }
 
 /// One thing that came.
@@ -40,6 +42,20 @@ impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A message with this payload, to be pushed: its id is laid from the batch's clock, which is read once for all that
+    /// one read gave.
+    pub fn message(&mut self, payload: impl Into<Bytes>) -> Message {
+        Message::with_id(MessageId::at(self.clock()), payload.into())
+    }
+
+    /// When the read was that filled it, in milliseconds since 1970.
+    pub(crate) fn clock(&mut self) -> u64 {
+        if self.began == 0 {
+            self.began = unix_millis();
+        }
+        self.began
     }
 
     /// Appends a message.
@@ -87,6 +103,9 @@ impl Batch {
 
     pub(crate) fn pop(&mut self) -> Option<Inbound> {
         let item = self.items.pop_front();
+        if self.items.is_empty() {
+            self.began = 0;
+        }
         if self.items.is_empty() && self.items.capacity() > 0 {
             let spare = std::mem::take(&mut self.items);
             if spare.capacity() <= SPARE {

@@ -85,6 +85,13 @@ id! {
     ClientId
 }
 
+impl MessageId {
+    /// A fresh id at a time that the caller has read already, in milliseconds since 1970.
+    pub(crate) fn at(unix_millis: u64) -> Self {
+        Self(next(unix_millis))
+    }
+}
+
 /// Milliseconds since 1970.
 pub(crate) fn unix_millis() -> u64 {
     // A clock before 1970 reads as 1970: ids stay unique, by counter and random part.

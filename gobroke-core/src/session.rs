@@ -19,7 +19,6 @@ use crate::{
     },
     error::Closed,
     gate::Slot,
-    id::unix_millis,
     logic::{module::Greeting, run::caught},
 };
 
@@ -148,7 +147,7 @@ impl Incoming<'_> {
             heartbeat
                 .spoke
                 .store(heartbeat.heard.load(Relaxed), Relaxed);
-            self.client.0.last_message.store(unix_millis(), Relaxed);
+            self.client.0.last_message.store(batch.clock(), Relaxed);
         }
         while !batch.is_empty() {
             self.ready(batch).await?;

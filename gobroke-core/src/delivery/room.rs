@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{
         AtomicUsize,
         Ordering::{Relaxed, SeqCst},
+        fence,
     },
 };
 
@@ -20,18 +21,30 @@ pub(crate) struct Room {
     bytes: AtomicUsize,
     max_entries: usize,
     max_bytes: usize,
+    /// Whether who waits goes on as soon as there is room for one; else at a quarter, since each message that leaves
+    /// would wake all who wait, for room for one.
+    eager: bool,
     eased: Notify,
-    /// How many wait for room for an entry that did not fit: they are woken by every release.
+    /// How many wait for room for an entry that did not fit, though little was held: every release wakes them.
     wanting: AtomicUsize,
 }
 
 impl Room {
+    /// Room where who waits goes on as soon as there is some: for handlers under way, which may take long.
+    pub(crate) fn eager(max_entries: usize) -> Self {
+        Self {
+            eager: true,
+            ..Self::new(max_entries, usize::MAX)
+        }
+    }
+
     pub(crate) fn new(max_entries: usize, max_bytes: usize) -> Self {
         Self {
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_entries,
             max_bytes,
+            eager: false,
             eased: Notify::new(),
             wanting: AtomicUsize::new(0),
         }
@@ -64,18 +77,25 @@ impl Room {
     pub(crate) fn release(&self, entries: usize, bytes: usize) {
         let before = self.entries.fetch_sub(entries, Relaxed);
         let held = self.bytes.fetch_sub(bytes, Relaxed);
-        // Only the release that crosses the quarter wakes; a waiter looks again after it has enrolled.
-        let above = before > self.max_entries / 4 || held > self.max_bytes / 4;
-        if (above && self.is_eased()) || self.wanting.load(SeqCst) > 0 {
+        // Either this sees who waits, or the one who waits sees what is left.
+        fence(SeqCst);
+        let crossed = before > self.low(self.max_entries) || held > self.low(self.max_bytes);
+        if (crossed || self.wanting.load(Relaxed) > 0) && self.is_eased() {
             self.eased.notify_waiters();
         }
     }
 
-    /// Whether it is at a quarter or below. Who waits goes on only here, not at the half: else each message that
-    /// leaves would wake all who wait, for room for one.
+    /// Whether it has eased so far that who waits goes on.
     fn is_eased(&self) -> bool {
-        self.entries.load(Relaxed) <= self.max_entries / 4
-            && self.bytes.load(Relaxed) <= self.max_bytes / 4
+        self.entries.load(Relaxed) <= self.low(self.max_entries)
+            && self.bytes.load(Relaxed) <= self.low(self.max_bytes)
+    }
+
+    fn low(&self, max: usize) -> usize {
+        match self.eager {
+            true => max.saturating_sub(1),
+            false => max / 4,
+        }
     }
 
     /// Whether it is above half.
@@ -92,22 +112,19 @@ impl Room {
         self.bytes.load(Relaxed)
     }
 
-    /// Waits until it is at a quarter or below. Cancel-safe.
+    /// Waits until it has eased. Cancel-safe.
     pub(crate) async fn eased(&self) {
         self.eased_for(0).await;
     }
 
-    /// Waits until an entry of this size fits; with 0, until it is at a quarter or below. Cancel-safe.
+    /// Waits until it has eased, and an entry of this size fits. Cancel-safe.
     pub(crate) async fn eased_for(&self, bytes: usize) {
         let _wanting = (bytes > 0).then(|| Wanting::enroll(&self.wanting));
         loop {
             let mut eased = std::pin::pin!(self.eased.notified());
             eased.as_mut().enable();
-            let eased_now = match bytes {
-                0 => self.is_eased(),
-                bytes => self.fits(bytes),
-            };
-            if eased_now {
+            fence(SeqCst);
+            if self.is_eased() && (bytes == 0 || self.fits(bytes)) {
                 return;
             }
             eased.await;
@@ -119,14 +136,14 @@ struct Wanting<'a>(&'a AtomicUsize);
 
 impl<'a> Wanting<'a> {
     fn enroll(wanting: &'a AtomicUsize) -> Self {
-        wanting.fetch_add(1, SeqCst);
+        wanting.fetch_add(1, Relaxed);
         Self(wanting)
     }
 }
 
 impl Drop for Wanting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -257,7 +257,7 @@ impl Module {
         let ctx = LogicContext::new(logic.name.clone(), router.clone(), cancelled);
         let (running, start): (_, Start) = match logic.kind {
             Kind::Dispatched(handler) => {
-                let flight = Arc::new(Room::new(logic.in_flight, usize::MAX));
+                let flight = Arc::new(Room::eager(logic.in_flight));
                 let queue = queue();
                 let start = |module: &Arc<Self>| module.spawn(module.clone().serve_queue());
                 (
@@ -472,7 +472,7 @@ impl Module {
             while !batch.is_empty() {
                 turn::eased(&mut pressed).await;
                 pressed = self.serve_some(handler, queue, &mut batch);
-                flight.eased_for(1).await;
+                flight.eased().await;
             }
             tokio::task::consume_budget().await;
         }
