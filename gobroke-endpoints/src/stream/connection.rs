@@ -25,7 +25,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const BYTES_A_UNIT: usize = 4096;
 
 /// Runs a connection whose write half core has as its wire.
-// Not an `async fn`: that keeps its arguments twice, and there is one of these for each idle connection.
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and each idle connection is one of these"
+)]
 pub(crate) fn run<R, D>(
     gate: Gate,
     mut session: Session,
