@@ -58,7 +58,7 @@
 //!
 //! | feature | holds | default |
 //! |---|---|---|
-//! | `ws` | [`WebSocketEndpoint`] | yes |
+//! | `ws` | [`WebSocketEndpoint`], [`MountedWebSocket`] | yes |
 //! | `tcp` | [`TcpEndpoint`] | yes |
 //! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
 //!
@@ -78,4 +78,4 @@ pub use self::stream::ReceiveBudget;
 #[cfg(feature = "tcp")]
 pub use self::tcp::TcpEndpoint;
 #[cfg(feature = "ws")]
-pub use self::ws::{WebSocketEndpoint, WebSocketRoute};
+pub use self::ws::{MountedWebSocket, WebSocketEndpoint, WebSocketRoute};

@@ -5,12 +5,12 @@ mod decoder;
 mod encoder;
 mod frame;
 mod handshake;
-mod route;
+mod mounted;
 mod server;
 
 use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, async_trait};
 
-pub use self::route::WebSocketRoute;
+pub use self::mounted::{MountedWebSocket, WebSocketRoute};
 use self::server::Server;
 use crate::stream::{Settings, setters};
 
@@ -73,63 +73,31 @@ use crate::stream::{Settings, setters};
 /// to two more seconds, so that the close frame arrives.
 #[derive(Clone, Debug)]
 pub struct WebSocketEndpoint {
-    place: Place,
+    address: String,
+    path: Option<String>,
     settings: Settings,
-}
-
-/// Where its connections come from.
-#[derive(Clone, Debug)]
-enum Place {
-    /// A listener of its own.
-    Address {
-        address: String,
-        path: Option<String>,
-    },
-    /// Another HTTP server.
-    Route(WebSocketRoute),
 }
 
 impl WebSocketEndpoint {
     /// Listens on an address: `0.0.0.0:8080`, `[::]:8080`, `localhost:0` (any free port). Its name is `ws`.
     pub fn bind(address: impl Into<String>) -> Self {
-        let place = Place::Address {
+        Self {
             address: address.into(),
             path: None,
-        };
-        Self {
-            place,
             settings: Settings::new("ws"),
         }
     }
 
-    /// Serves the requests that another HTTP server hands to its [`route`](Self::route). Its name is `ws`.
-    pub fn mounted() -> Self {
-        Self {
-            place: Place::Route(WebSocketRoute::default()),
-            settings: Settings::new("ws"),
-        }
+    /// Serves the requests that another HTTP server hands to its [route](MountedWebSocket::route). Its name is `ws`.
+    pub fn mounted() -> MountedWebSocket {
+        MountedWebSocket::new()
     }
 
     /// Serves this path alone; requests for another one are answered with 404. Default: any path.
-    ///
-    /// Where it is mounted, the router that it is mounted in decides, and this says nothing.
     #[must_use]
-    pub fn path(mut self, only: impl Into<String>) -> Self {
-        if let Place::Address { path, .. } = &mut self.place {
-            *path = Some(only.into());
-        }
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
         self
-    }
-
-    /// The service that a [`mounted`](Self::mounted) endpoint is reached by. Any number of them are the same; what is
-    /// set on the endpoint afterwards holds for it too.
-    ///
-    /// For a bound endpoint it answers 503: that has an address, and no route.
-    pub fn route(&self) -> WebSocketRoute {
-        match &self.place {
-            Place::Address { .. } => WebSocketRoute::default(),
-            Place::Route(route) => route.clone(),
-        }
     }
 
     setters!();
@@ -146,16 +114,7 @@ impl Endpoint for WebSocketEndpoint {
     }
 
     async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
-        match &self.place {
-            Place::Address { address, path } => {
-                let server = Server::new(gate, &self.settings, path.clone());
-                bound::serve(address, server).await
-            }
-            Place::Route(route) => {
-                let server = Server::new(gate, &self.settings, None);
-                route.serve(server).await;
-                Ok(())
-            }
-        }
+        let server = Server::new(gate, &self.settings, self.path.clone());
+        bound::serve(&self.address, server).await
     }
 }

@@ -139,9 +139,53 @@ fn tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::tcp::OwnedReadHalf;
+    use std::convert::Infallible;
+
+    use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
+    use hyper_util::{rt::TokioExecutor, server::conn::auto};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, tcp::OwnedReadHalf},
+        sync::mpsc,
+    };
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_plain_stream_is_taken_over_from_both_servers_for_hyper() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for automatic in [false, true] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
+            client
+                .write_all(b"GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+                .await
+                .unwrap();
+            let stream = TokioIo::new(listener.accept().await.unwrap().0);
+            let (upgrades, mut upgraded) = mpsc::unbounded_channel();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                upgrades.send(hyper::upgrade::on(&mut request)).unwrap();
+                let mut answer = Response::new(String::new());
+                *answer.status_mut() = hyper::StatusCode::SWITCHING_PROTOCOLS;
+                async { Ok::<_, Infallible>(answer) }
+            });
+            if automatic {
+                auto::Builder::new(TokioExecutor::new())
+                    .serve_connection_with_upgrades(stream, service)
+                    .await
+                    .unwrap();
+            } else {
+                http1::Builder::new()
+                    .serve_connection(stream, service)
+                    .with_upgrades()
+                    .await
+                    .unwrap();
+            }
+            let upgraded = upgraded.recv().await.unwrap().await.unwrap();
+            assert!(tcp(upgraded).is_ok(), "automatic: {automatic}");
+        }
+    }
 
     #[test]
     fn an_idle_connection_is_a_small_task() {

@@ -1,4 +1,4 @@
-//! An endpoint as a route of an HTTP server that is there: [`WebSocketRoute`].
+//! An endpoint within an HTTP server that is there: [`MountedWebSocket`] and its [`WebSocketRoute`].
 
 use std::{
     convert::Infallible,
@@ -9,17 +9,62 @@ use std::{
 };
 
 use bytes::Bytes;
-use gobroke_core::Refusal;
+use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, Refusal, async_trait};
 use http_body_util::Full;
 use hyper::{Request, Response};
 use tower_service::Service;
 
 use super::{handshake::refused, server::Server};
+use crate::stream::{Settings, setters};
 
-/// The service by which a mounted [`WebSocketEndpoint`](crate::WebSocketEndpoint) is reached: for
+/// A [`WebSocketEndpoint`](crate::WebSocketEndpoint) that has no address: another HTTP server hands it its requests.
+///
+/// Made by [`WebSocketEndpoint::mounted`](crate::WebSocketEndpoint::mounted), where an example stands.
+#[derive(Clone, Debug)]
+pub struct MountedWebSocket {
+    route: WebSocketRoute,
+    settings: Settings,
+}
+
+impl MountedWebSocket {
+    pub(super) fn new() -> Self {
+        Self {
+            route: WebSocketRoute::default(),
+            settings: Settings::new("ws"),
+        }
+    }
+
+    /// The service by which it is reached. All of an endpoint are one; what is set afterwards holds for them too.
+    pub fn route(&self) -> WebSocketRoute {
+        self.route.clone()
+    }
+
+    setters!();
+}
+
+#[async_trait]
+impl Endpoint for MountedWebSocket {
+    fn name(&self) -> Name {
+        self.settings.name.clone()
+    }
+
+    fn options(&self) -> EndpointOptions {
+        self.settings.options.clone()
+    }
+
+    async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
+        self.route
+            .serve(Server::new(gate, &self.settings, None))
+            .await;
+        Ok(())
+    }
+}
+
+/// The service by which a [`MountedWebSocket`] is reached: for
 /// `Router::route_service` of axum, or any other place that takes a `tower` service over requests of hyper 1.
 ///
-/// Until the router has started, and once it stops, it answers 503.
+/// Until the router has started, and once it stops, it answers 503. It speaks HTTP/1.1 alone: a server that offers
+/// WebSockets over HTTP/2 (RFC 8441) as well, as that of axum with feature `http2` does, must be told not to.
 ///
 /// The client's address is that of the request's `ConnectInfo<SocketAddr>` with feature `axum` (serve the app with
 /// `into_make_service_with_connect_info::<SocketAddr>()`), else an extension of type `SocketAddr` that a layer of
