@@ -40,6 +40,7 @@ pub use self::{json::JsonCodec, raw::RawCodec};
 ///
 /// It writes and reads what stands *in* a frame; length prefixes, masks and opcodes are the endpoint's.
 /// All connections of an endpoint share one codec. It is called in the middle of deliveries: it must not block.
+/// Where it panics, the client that it did so for is closed with [`CloseReason::Internal`] (1011).
 ///
 /// The methods that append to `out` find earlier frames in it and leave those alone. Those with a default send no
 /// frame where they append nothing.

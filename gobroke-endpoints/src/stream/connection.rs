@@ -13,7 +13,7 @@ use {
 
 use super::{
     Decoder, Door, misdeed,
-    reading::{Patience, read_away, read_once},
+    reading::{Patience, decode, read_away, read_once},
 };
 
 /// How long a connection that is closed is read on. Were it dropped with bytes unread, the system would send a reset,
@@ -138,9 +138,7 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
             [] => Ok(0),
             first => {
                 let batch = &mut batch;
-                decoder
-                    .decode(first, &mut Door { gate, batch })
-                    .map(|()| first.len())
+                decode(&mut decoder, first, &mut Door { gate, batch }).map(|()| first.len())
             }
         };
         Self {

@@ -80,7 +80,7 @@ impl Intake for Door<'_> {
     }
 }
 
-/// Under which name a close is counted as bad input; `None` where the peer did nothing wrong.
+/// Under which name a close by the decoder is counted as bad input; `None` where the peer did nothing wrong.
 fn misdeed(reason: &CloseReason) -> Option<&'static str> {
     match reason {
         CloseReason::ProtocolError(_) => Some("protocol_error"),
@@ -88,6 +88,8 @@ fn misdeed(reason: &CloseReason) -> Option<&'static str> {
         CloseReason::InvalidPayload(_) => Some("invalid_payload"),
         CloseReason::PolicyViolation(_) => Some("policy_violation"),
         CloseReason::TooBig => Some("too_big"),
+        // Input that a codec cannot bear.
+        CloseReason::Internal => Some("codec_panic"),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -57,7 +58,7 @@ pub(super) async fn read_once<R: AsyncRead + Unpin>(
                 Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(decoder.end())),
                 Ok(()) => {
                     let read = buffer.filled().len();
-                    Poll::Ready(decoder.decode(buffer.filled_mut(), intake).map(|()| read))
+                    Poll::Ready(decode(decoder, buffer.filled_mut(), intake).map(|()| read))
                 }
             }
         });
@@ -69,6 +70,21 @@ pub(super) async fn read_once<R: AsyncRead + Unpin>(
         read
     })
     .await
+}
+
+/// Decodes; a codec that panics ends the connection for which it did, with a close.
+///
+/// # Errors
+/// Why nothing more is read.
+pub(super) fn decode(
+    decoder: &mut impl Decoder,
+    bytes: &mut [u8],
+    intake: &mut impl Intake,
+) -> Result<(), CloseReason> {
+    // What it leaves behind is not used any more: the decoder is asked nothing but to forget, and what it handed on
+    // before is whole.
+    catch_unwind(AssertUnwindSafe(|| decoder.decode(bytes, intake)))
+        .unwrap_or(Err(CloseReason::Internal))
 }
 
 /// Reads and forgets, until the end or an error.
