@@ -38,7 +38,7 @@
 //!
 //! In the order in which a message meets them: [`Endpoint`] and [`Gate`], [`Session`], middleware
 //! ([`BrokeBuilder::receive_middleware`]), [`Message`], [`Logic`] and [`LogicContext`], [`Broke`], [`Client`],
-//! [`Encoder`] and [`Wire`]. Guides: [`docs`].
+//! [`Encoder`] and [`Wire`]; several instances: [`cluster`]. Guides: [`docs`].
 
 mod batch;
 mod broke;
@@ -57,6 +57,7 @@ mod registry;
 mod session;
 mod stats;
 
+pub mod cluster;
 pub mod docs;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -109,6 +109,24 @@ impl Targets {
         self.list = List::Many(many);
     }
 
+    /// Targets of which each is there once already: what comes from another instance, in one step however many.
+    pub(crate) fn from_lists(mut targets: Vec<Target>, mut except: Vec<ClientId>) -> Self {
+        let first = if except.is_empty() {
+            None
+        } else {
+            Some(except.remove(0))
+        };
+        let list = match (targets.len(), except.is_empty()) {
+            (0, true) => List::Empty,
+            (1, true) => targets.pop().map_or(List::Empty, List::One),
+            _ => List::Many(Arc::new(Many { targets, except })),
+        };
+        Self {
+            list,
+            except: first,
+        }
+    }
+
     /// Takes all targets and exceptions away: what `reply` and `broadcast` begin with.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -153,6 +171,20 @@ mod tests {
         let all = [Target::All, client.clone(), Target::Logic("chat".into())];
         let targets: Targets = all.iter().cloned().chain([client]).collect();
         assert_eq!(targets.as_slice(), &all);
+    }
+
+    #[test]
+    fn lists_are_taken_as_they_are() {
+        let clients: Vec<_> = (0..3).map(|_| ClientId::new()).collect();
+        for count in 0..3 {
+            let list: Vec<_> = clients[..count]
+                .iter()
+                .map(|client| Target::Client(*client))
+                .collect();
+            let targets = Targets::from_lists(list.clone(), clients[..count].to_vec());
+            assert_eq!(targets.as_slice(), &list);
+            assert_eq!(targets.excluded().collect::<Vec<_>>(), &clients[..count]);
+        }
     }
 
     #[test]

@@ -1,0 +1,422 @@
+//! What an envelope is for: [`Content`], and how it is laid.
+//!
+//! ```text
+//! content   kind u8 · by kind:
+//!   Message   flags u8 · hops u8 · id 16 · source · [overflow u8] · targets · [metadata] · [tags] · payload
+//!   Command   flags u8 · source · client 16 · command
+//!   NotHere   a message or a command, as above
+//!   Vain      groups          Gained   groups
+//!   Forget    nothing         Replaced client 16 · registration (u64 + u32)
+//! source    0 the program | 1 client 16 | 2 logic
+//! targets   flags u8 · [clients] · [groups] · [logic] · [left out]     (flags say which lists are there)
+//! ```
+//! Metadata and tags are JSON, and only there where they are not empty.
+
+use bytes::Bytes;
+
+use super::{
+    bytes::{
+        DecodeError, Problem, Reader, put_bytes, put_names, put_registration, put_uuid, put_varint,
+    },
+    command::Command,
+};
+use crate::{
+    ClientId, Format, Message, MessageId, Metadata, Name, Source, Target, Targets,
+    cluster::Registration, delivery::Overflow,
+};
+
+/// What one instance has for another.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A message or a command, to be routed here and nowhere else.
+    Cargo(Cargo),
+    /// A message or a command comes back: its targets are the clients that were not found.
+    NotHere(Cargo),
+    /// These groups have no members there: the sender need not address it for them.
+    Vain(Vec<Name>),
+    /// These groups have members there from now on.
+    Gained(Vec<Name>),
+    /// What is remembered of groups may be wrong: it is to be read again.
+    Forget,
+    /// A client registered elsewhere.
+    Replaced {
+        client: ClientId,
+        registration: Registration,
+    },
+}
+
+/// What is counted, carried, and handed back where the client is elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Cargo {
+    /// It is under way for the second and last time.
+    pub(crate) redirected: bool,
+    /// Its source is on the instance that it comes from.
+    pub(crate) native: bool,
+    pub(crate) load: Load,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Load {
+    /// A message, whose targets are those for this instance alone.
+    Message(Message),
+    /// Something to be done with a client.
+    Command {
+        source: Source,
+        client: ClientId,
+        command: Command,
+    },
+}
+
+const MESSAGE: u8 = 1;
+const COMMAND: u8 = 2;
+const NOT_HERE: u8 = 3;
+const VAIN: u8 = 4;
+const GAINED: u8 = 5;
+const FORGET: u8 = 6;
+const REPLACED: u8 = 7;
+
+const REDIRECTED: u8 = 1;
+const NATIVE: u8 = 2;
+const TEXT: u8 = 4;
+const METADATA: u8 = 8;
+const TAGS: u8 = 16;
+const OVERFLOW: u8 = 32;
+
+const TO_ALL: u8 = 1;
+const TO_CLIENTS: u8 = 2;
+const TO_GROUPS: u8 = 4;
+const TO_LOGIC: u8 = 8;
+const EXCEPT: u8 = 16;
+
+impl Load {
+    pub(crate) fn source(&self) -> &Source {
+        match self {
+            Self::Message(message) => message.source(),
+            Self::Command { source, .. } => source,
+        }
+    }
+}
+
+impl Content {
+    /// Whether it is counted: a message, a command, or one of them coming back.
+    pub(crate) fn is_cargo(&self) -> bool {
+        matches!(self, Self::Cargo(_) | Self::NotHere(_))
+    }
+
+    /// Appends it.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Cargo(cargo) => cargo.encode(out),
+            Self::NotHere(cargo) => {
+                out.push(NOT_HERE);
+                cargo.encode(out);
+            }
+            Self::Vain(groups) => {
+                out.push(VAIN);
+                put_names(out, groups);
+            }
+            Self::Gained(groups) => {
+                out.push(GAINED);
+                put_names(out, groups);
+            }
+            Self::Forget => out.push(FORGET),
+            Self::Replaced {
+                client,
+                registration,
+            } => {
+                out.push(REPLACED);
+                put_uuid(out, client.as_uuid());
+                put_registration(out, *registration);
+            }
+        }
+    }
+
+    /// Reads one. Payloads are slices of `bytes`.
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let content = match reader.byte("content")? {
+            kind @ (MESSAGE | COMMAND) => Self::Cargo(Cargo::decode(&mut reader, kind)?),
+            NOT_HERE => {
+                let kind = reader.byte("what comes back")?;
+                Self::NotHere(Cargo::decode(&mut reader, kind)?)
+            }
+            VAIN => Self::Vain(reader.names("group")?),
+            GAINED => Self::Gained(reader.names("group")?),
+            FORGET => Self::Forget,
+            REPLACED => {
+                let client = reader.client("client")?;
+                Self::Replaced {
+                    client,
+                    registration: reader.registration("registration")?,
+                }
+            }
+            other => return reader.fail("content", Problem::Unknown(other.into())),
+        };
+        reader.end()?;
+        Ok(content)
+    }
+}
+
+impl Cargo {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let flags =
+            if self.redirected { REDIRECTED } else { 0 } | if self.native { NATIVE } else { 0 };
+        match &self.load {
+            Load::Message(message) => {
+                out.push(MESSAGE);
+                put_message(out, flags, message);
+            }
+            Load::Command {
+                source,
+                client,
+                command,
+            } => {
+                out.extend_from_slice(&[COMMAND, flags]);
+                put_source(out, source);
+                put_uuid(out, client.as_uuid());
+                command.encode(out);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>, kind: u8) -> Result<Self, DecodeError> {
+        let flags = reader.byte("flags")?;
+        let load = match kind {
+            MESSAGE => Load::Message(message(reader, flags)?),
+            COMMAND if flags & !(REDIRECTED | NATIVE) == 0 => {
+                let source = source(reader)?;
+                let client = reader.client("client")?;
+                Load::Command {
+                    source,
+                    client,
+                    command: Command::decode(reader)?,
+                }
+            }
+            COMMAND => return reader.fail("flags", Problem::Unknown(flags.into())),
+            other => return reader.fail("what comes back", Problem::Unknown(other.into())),
+        };
+        Ok(Self {
+            redirected: flags & REDIRECTED != 0,
+            native: flags & NATIVE != 0,
+            load,
+        })
+    }
+}
+
+fn put_message(out: &mut Vec<u8>, mut flags: u8, message: &Message) {
+    flags |= if message.format() == Format::Text {
+        TEXT
+    } else {
+        0
+    };
+    flags |= if message.metadata().is_empty() {
+        0
+    } else {
+        METADATA
+    };
+    flags |= if message.tags().is_empty() { 0 } else { TAGS };
+    flags |= if message.overflow().is_some() {
+        OVERFLOW
+    } else {
+        0
+    };
+    out.reserve(message.payload().len() + 64);
+    out.extend_from_slice(&[flags, message.hops()]);
+    put_uuid(out, message.id().as_uuid());
+    put_source(out, message.source());
+    if let Some(overflow) = message.overflow() {
+        out.push(match overflow {
+            Overflow::Disconnect => 0,
+            Overflow::DropOldest => 1,
+            Overflow::DropNewest => 2,
+        });
+    }
+    put_targets(out, message.targets());
+    for map in [message.metadata(), message.tags()] {
+        if !map.is_empty() {
+            put_json(out, map);
+        }
+    }
+    put_bytes(out, message.payload());
+}
+
+fn message(reader: &mut Reader<'_>, flags: u8) -> Result<Message, DecodeError> {
+    if flags & !(REDIRECTED | NATIVE | TEXT | METADATA | TAGS | OVERFLOW) != 0 {
+        return reader.fail("flags", Problem::Unknown(flags.into()));
+    }
+    let hops = reader.byte("hops")?;
+    let id = MessageId::from(reader.uuid("message id")?);
+    let source = source(reader)?;
+    let overflow = match flags & OVERFLOW {
+        0 => None,
+        _ => Some(match reader.byte("overflow")? {
+            0 => Overflow::Disconnect,
+            1 => Overflow::DropOldest,
+            2 => Overflow::DropNewest,
+            other => return reader.fail("overflow", Problem::Unknown(other.into())),
+        }),
+    };
+    let targets = targets(reader)?;
+    let metadata = (flags & METADATA != 0)
+        .then(|| json(reader, "metadata"))
+        .transpose()?;
+    let tags = (flags & TAGS != 0)
+        .then(|| json(reader, "tags"))
+        .transpose()?;
+
+    let mut message = Message::with_id(id, reader.slice("payload")?);
+    message.set_hops(hops);
+    message.set_source(source);
+    *message.targets_mut() = targets;
+    if flags & TEXT != 0 {
+        message = message.with_format(Format::Text);
+    }
+    if let Some(overflow) = overflow {
+        message = message.with_overflow(overflow);
+    }
+    if let Some(metadata) = metadata {
+        *message.metadata_mut() = metadata;
+    }
+    for (key, value) in tags.into_iter().flatten() {
+        message.add_tag(key, value);
+    }
+    Ok(message)
+}
+
+fn put_source(out: &mut Vec<u8>, source: &Source) {
+    match source {
+        Source::Server => out.push(0),
+        Source::Client(client) => {
+            out.push(1);
+            put_uuid(out, client.as_uuid());
+        }
+        Source::Logic(name) => {
+            out.push(2);
+            put_bytes(out, name.as_bytes());
+        }
+    }
+}
+
+fn source(reader: &mut Reader<'_>) -> Result<Source, DecodeError> {
+    match reader.byte("source")? {
+        0 => Ok(Source::Server),
+        1 => reader.client("source").map(Source::Client),
+        2 => reader.name("source").map(Source::Logic),
+        other => reader.fail("source", Problem::Unknown(other.into())),
+    }
+}
+
+fn put_targets(out: &mut Vec<u8>, targets: &Targets) {
+    let at = out.len();
+    out.push(0);
+    let mut flags = 0;
+    let list = targets.as_slice();
+    if list.contains(&Target::All) {
+        flags |= TO_ALL;
+    }
+    let clients = || {
+        list.iter().filter_map(|target| {
+            if let Target::Client(id) = target {
+                Some(*id)
+            } else {
+                None
+            }
+        })
+    };
+    let groups = || {
+        list.iter().filter_map(|target| {
+            if let Target::Group(name) = target {
+                Some(name)
+            } else {
+                None
+            }
+        })
+    };
+    let logic = || {
+        list.iter().filter_map(|target| {
+            if let Target::Logic(name) = target {
+                Some(name)
+            } else {
+                None
+            }
+        })
+    };
+    flags |= put_ids(out, TO_CLIENTS, clients);
+    flags |= put_list(out, TO_GROUPS, groups);
+    flags |= put_list(out, TO_LOGIC, logic);
+    flags |= put_ids(out, EXCEPT, || targets.excluded());
+    out[at] = flags;
+}
+
+/// Appends a list of ids unless it is empty, and says by `flag` that it is there.
+fn put_ids<I: Iterator<Item = ClientId>>(out: &mut Vec<u8>, flag: u8, ids: impl Fn() -> I) -> u8 {
+    let count = ids().count();
+    if count == 0 {
+        return 0;
+    }
+    put_varint(out, count as u64);
+    ids().for_each(|id| put_uuid(out, id.as_uuid()));
+    flag
+}
+
+fn put_list<'a, I: Iterator<Item = &'a Name>>(
+    out: &mut Vec<u8>,
+    flag: u8,
+    names: impl Fn() -> I,
+) -> u8 {
+    let count = names().count();
+    if count == 0 {
+        return 0;
+    }
+    put_varint(out, count as u64);
+    names().for_each(|name| put_bytes(out, name.as_bytes()));
+    flag
+}
+
+fn targets(reader: &mut Reader<'_>) -> Result<Targets, DecodeError> {
+    let flags = reader.byte("targets")?;
+    if flags & !(TO_ALL | TO_CLIENTS | TO_GROUPS | TO_LOGIC | EXCEPT) != 0 {
+        return reader.fail("targets", Problem::Unknown(flags.into()));
+    }
+    let mut list = Vec::new();
+    if flags & TO_ALL != 0 {
+        list.push(Target::All);
+    }
+    if flags & TO_CLIENTS != 0 {
+        let count = reader.count(16, "clients")?;
+        list.reserve_exact(count);
+        for _ in 0..count {
+            list.push(Target::Client(reader.client("client")?));
+        }
+    }
+    if flags & TO_GROUPS != 0 {
+        list.extend(reader.names("group")?.into_iter().map(Target::Group));
+    }
+    if flags & TO_LOGIC != 0 {
+        list.extend(reader.names("logic")?.into_iter().map(Target::Logic));
+    }
+    let mut except = Vec::new();
+    if flags & EXCEPT != 0 {
+        let count = reader.count(16, "left out")?;
+        except.reserve_exact(count);
+        for _ in 0..count {
+            except.push(reader.client("left out")?);
+        }
+    }
+    Ok(Targets::from_lists(list, except))
+}
+
+fn put_json(out: &mut Vec<u8>, map: &Metadata) {
+    // A map of values always has a JSON form: its keys are strings, and writing into memory cannot fail. Should that
+    // ever change, an empty object travels in its place.
+    let json = serde_json::to_vec(map).unwrap_or_else(|_| b"{}".to_vec());
+    put_bytes(out, &json);
+}
+
+fn json(reader: &mut Reader<'_>, what: &'static str) -> Result<Metadata, DecodeError> {
+    let bytes = reader.slice(what)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(map) => Ok(map),
+        Err(error) => reader.fail(what, Problem::Json(error.to_string())),
+    }
+}

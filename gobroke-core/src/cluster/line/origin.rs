@@ -1,0 +1,552 @@
+//! [`Origin`]: the two lines from one instance, put back into the one order in which it sent.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Bounds, Counts, Delivery, Out};
+use crate::cluster::{
+    InstanceId, To,
+    envelope::{self, After, Base, Line, Mark, Numbered, Position},
+};
+
+/// How many runs of missing numbers one question names.
+const RANGES: usize = 512;
+
+/// What a frame that is held back costs beside its content, about.
+const EACH: usize = 96;
+
+/// What a receiver knows of an origin.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) id: InstanceId,
+    /// Whether the directory has named it.
+    pub(super) joined: bool,
+    pub(super) heard: Instant,
+    /// When it is to be told how far its lines have been taken.
+    pub(super) owes_since: Option<Instant>,
+    base: Start,
+    pair: Track,
+    all: Track,
+    held: usize,
+    gap: Option<Gap>,
+}
+
+/// From where on the all-line counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The origin has not said it yet.
+    Unknown,
+    /// It did not say it in time, so this was taken for it.
+    Assumed(Position),
+    /// It has said it.
+    Known(Base),
+}
+
+/// One line, as far as it has been taken.
+#[derive(Debug, Default)]
+struct Track {
+    taken: Position,
+    /// How far it goes, as the origin said in a mark.
+    known: Position,
+    held: BTreeMap<u64, Held>,
+}
+
+/// A frame that came before its turn.
+#[derive(Debug)]
+struct Held {
+    before: u64,
+    cargo: bool,
+    /// The number on the other line that comes before it.
+    after: u64,
+    content: Bytes,
+}
+
+/// Something is missing.
+#[derive(Debug)]
+struct Gap {
+    /// Since when nothing could be taken.
+    since: Instant,
+    /// When it was asked for, and through which numbers of the two lines.
+    asked: Option<(Instant, u64, u64)>,
+    /// What was known to exist at `since`: given up together.
+    pair: u64,
+    all: u64,
+}
+
+impl Track {
+    fn next(&self) -> u64 {
+        self.taken.number + 1
+    }
+
+    /// The highest number that is known to exist; `told` is what the other line tells.
+    fn highest(&self, told: u64) -> u64 {
+        let held = self.held.last_key_value().map_or(0, |(number, _)| *number);
+        self.known.number.max(held).max(told)
+    }
+
+    /// The number on the other line that what is held here tells of.
+    fn tells(&self) -> u64 {
+        self.held.last_key_value().map_or(0, |(_, held)| held.after)
+    }
+
+    /// The runs of numbers through `through` that have not come, at most `most` of them.
+    fn missing(&self, from: u64, through: u64, most: usize) -> Vec<(u64, u64)> {
+        let mut next = from.max(self.next());
+        let mut runs = Vec::new();
+        for number in self.held.range(next..).map(|(number, _)| *number) {
+            if number > through || runs.len() >= most {
+                break;
+            }
+            if number > next {
+                runs.push((next, number - 1));
+            }
+            next = number + 1;
+        }
+        if next <= through && runs.len() < most {
+            runs.push((next, through));
+        }
+        runs
+    }
+
+    /// Counts what was between the last frame taken and this point as lost.
+    fn settle(&mut self, cargo: u64, counts: &mut Counts) {
+        counts.lost = counts
+            .lost
+            .saturating_add(cargo.saturating_sub(self.taken.cargo));
+        self.taken.cargo = self.taken.cargo.max(cargo);
+    }
+
+    /// Goes past numbers that will not come any more, up to the next that did. Gives back whether it moved.
+    fn skip(&mut self, through: u64, counts: &mut Counts) -> bool {
+        let end = self
+            .held
+            .first_key_value()
+            .map_or(through, |(number, _)| through.min(number - 1));
+        if end <= self.taken.number {
+            return false;
+        }
+        self.taken.number = end;
+        self.settle_known(counts);
+        true
+    }
+
+    /// Counts what was lost at the end of the line, where a mark said how much there was.
+    fn settle_known(&mut self, counts: &mut Counts) {
+        if self.taken.number == self.known.number {
+            self.settle(self.known.cargo, counts);
+        }
+    }
+}
+
+impl Origin {
+    pub(super) fn new(id: InstanceId, now: Instant) -> Self {
+        Self {
+            id,
+            joined: false,
+            heard: now,
+            owes_since: None,
+            base: Start::Unknown,
+            pair: Track::default(),
+            all: Track::default(),
+            held: 0,
+            gap: None,
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn restart(&mut self, now: Instant) {
+        if let Some(gap) = &mut self.gap {
+            gap.since = now;
+            gap.asked = None;
+        }
+    }
+
+    pub(super) fn seen(&mut self) -> (Position, Position) {
+        self.owes_since = None;
+        let all = if self.base == Start::Unknown {
+            Position::default()
+        } else {
+            self.all.taken
+        };
+        (self.pair.taken, all)
+    }
+
+    /// Takes a numbered frame; `me` is the receiver's fingerprint.
+    pub(super) fn numbered(
+        &mut self,
+        frame: Numbered,
+        me: u64,
+        bounds: &Bounds,
+        counts: &mut Counts,
+        now: Instant,
+        out: &mut Out,
+    ) {
+        let track = if frame.line == Line::Pair {
+            &mut self.pair
+        } else {
+            &mut self.all
+        };
+        if frame.number <= track.taken.number || track.held.contains_key(&frame.number) {
+            counts.doubled += 1;
+            // It was sent again, so its origin does not know how far the line has been taken.
+            self.owes_since
+                .get_or_insert(now + bounds.acknowledge_after);
+            return;
+        }
+        let after = match frame.after {
+            After::All(number) => number,
+            After::Pairs(fences) => fences
+                .iter()
+                .find(|(target, _)| *target == me)
+                .map_or(0, |(_, number)| *number),
+        };
+        self.held += frame.content.len() + EACH;
+        let held = Held {
+            before: frame.before,
+            cargo: frame.cargo,
+            after,
+            content: frame.content,
+        };
+        track.held.insert(frame.number, held);
+        self.advance(bounds, counts, now, out);
+        if self.held > bounds.held {
+            if self.base == Start::Unknown {
+                self.assume_base();
+            }
+            self.give_up(u64::MAX, u64::MAX, counts, out);
+            self.advance(bounds, counts, now, out);
+        }
+    }
+
+    /// Takes what a mark says.
+    pub(super) fn marked(
+        &mut self,
+        mark: &Mark,
+        bounds: &Bounds,
+        counts: &mut Counts,
+        now: Instant,
+        out: &mut Out,
+    ) {
+        if mark.pair.number > self.pair.known.number {
+            self.pair.known = mark.pair;
+        }
+        if mark.all.number > self.all.known.number {
+            self.all.known = mark.all;
+        }
+        if let Some(base) = mark.base {
+            self.based(base, counts);
+        }
+        self.pair.settle_known(counts);
+        if self.base != Start::Unknown {
+            self.all.settle_known(counts);
+        }
+        self.advance(bounds, counts, now, out);
+    }
+
+    /// The origin no longer holds what the line carried up to this number.
+    pub(super) fn gone(
+        &mut self,
+        line: Line,
+        through: u64,
+        bounds: &Bounds,
+        counts: &mut Counts,
+        now: Instant,
+        out: &mut Out,
+    ) {
+        let (pair, all) = self.highest();
+        // Only what is known to exist can be gone.
+        match line {
+            Line::Pair => self.give_up(through.min(pair), 0, counts, out),
+            Line::All => self.give_up(0, through.min(all), counts, out),
+        }
+        self.advance(bounds, counts, now, out);
+    }
+
+    /// Where the all-line begins for this instance.
+    fn based(&mut self, base: Base, counts: &mut Counts) {
+        match self.base {
+            Start::Known(_) => {}
+            Start::Assumed(assumed) => {
+                counts.lost = counts
+                    .lost
+                    .saturating_add(assumed.cargo.saturating_sub(base.all.cargo));
+                self.base = Start::Known(Base {
+                    all: assumed,
+                    pair: 0,
+                });
+            }
+            Start::Unknown => {
+                self.all.taken = base.all;
+                let later = self.all.held.split_off(&(base.all.number + 1));
+                let earlier = std::mem::replace(&mut self.all.held, later);
+                self.held -= earlier
+                    .values()
+                    .map(|held| held.content.len() + EACH)
+                    .sum::<usize>();
+                self.base = Start::Known(base);
+            }
+        }
+    }
+
+    /// Takes everything whose turn it is, and keeps the account of what is missing.
+    fn advance(&mut self, bounds: &Bounds, counts: &mut Counts, now: Instant, out: &mut Out) {
+        let moved = self.take_ready(counts, out);
+        if moved {
+            self.owes_since
+                .get_or_insert(now + bounds.acknowledge_after);
+        }
+        if !self.is_blocked() {
+            self.gap = None;
+            return;
+        }
+        let (pair, all) = self.highest();
+        match &mut self.gap {
+            // What comes to be known later is given up later.
+            Some(_) if !moved => {}
+            Some(gap) => (gap.since, gap.pair, gap.all) = (now, pair, all),
+            None => {
+                self.gap = Some(Gap {
+                    since: now,
+                    asked: None,
+                    pair,
+                    all,
+                });
+            }
+        }
+    }
+
+    fn take_ready(&mut self, counts: &mut Counts, out: &mut Out) -> bool {
+        let mut moved = false;
+        loop {
+            let all = self.all.taken.number;
+            if let Some(next) = self.pair.held.first_entry()
+                && *next.key() == self.pair.taken.number + 1
+                && self.base.reaches(next.get().after, all)
+            {
+                let held = next.remove();
+                let late = held.after < all && self.base.number() < all;
+                Self::take(
+                    &mut self.pair,
+                    &self.id,
+                    held,
+                    late,
+                    &mut self.held,
+                    counts,
+                    out,
+                );
+            } else if self.base != Start::Unknown
+                && let Some(next) = self.all.held.first_entry()
+                && *next.key() == all + 1
+                && next.get().after.max(self.base.pair()) <= self.pair.taken.number
+            {
+                let held = next.remove();
+                Self::take(
+                    &mut self.all,
+                    &self.id,
+                    held,
+                    false,
+                    &mut self.held,
+                    counts,
+                    out,
+                );
+            } else {
+                return moved;
+            }
+            moved = true;
+        }
+    }
+
+    /// Takes a frame in its turn. One that is late, because what followed it was taken when it had been given up, is
+    /// lost.
+    fn take(
+        track: &mut Track,
+        id: &InstanceId,
+        frame: Held,
+        late: bool,
+        held: &mut usize,
+        counts: &mut Counts,
+        out: &mut Out,
+    ) {
+        track.settle(frame.before, counts);
+        track.taken.number += 1;
+        track.taken.cargo = frame.before.saturating_add(u64::from(frame.cargo));
+        *held -= frame.content.len() + EACH;
+        if late {
+            counts.lost = counts.lost.saturating_add(u64::from(frame.cargo));
+            return;
+        }
+        counts.received += u64::from(frame.cargo);
+        out.deliver.push(Delivery {
+            origin: id.clone(),
+            content: frame.content,
+        });
+    }
+
+    /// The highest numbers that are known to exist, on the pair's line and on that to all.
+    fn highest(&self) -> (u64, u64) {
+        let told = self.all.tells().max(self.base.pair());
+        (self.pair.highest(told), self.all.highest(self.pair.tells()))
+    }
+
+    /// Whether something is held back, or known to exist and not there.
+    fn is_blocked(&self) -> bool {
+        let (pair, all) = self.highest();
+        let waits =
+            self.base == Start::Unknown && (self.all.known.number > 0 || !self.all.held.is_empty());
+        waits
+            || self.pair.taken.number < pair
+            || self.base != Start::Unknown && self.all.taken.number < all
+    }
+
+    /// Asks for what is missing: at once for what has not been asked for, again for all of it after a while.
+    pub(super) fn ask(
+        &mut self,
+        me: &InstanceId,
+        now: Instant,
+        bounds: &Bounds,
+        away: bool,
+        out: &mut Out,
+    ) {
+        let (pair, all) = self.highest();
+        let Some(gap) = &mut self.gap else { return };
+        if away {
+            return;
+        }
+        let (from_pair, from_all) = match gap.asked {
+            Some((at, ..)) if now.saturating_duration_since(at) >= bounds.ask_again => (0, 0),
+            Some((_, asked_pair, asked_all)) if asked_pair < pair || asked_all < all => {
+                (asked_pair + 1, asked_all + 1)
+            }
+            Some(_) => return,
+            None => (0, 0),
+        };
+        let to = To::Instance(self.id.clone());
+        let target = self.id.fingerprint();
+        let mut asked = (pair, all);
+        let missing = self.pair.missing(from_pair, pair, RANGES);
+        if !missing.is_empty() {
+            asked.0 = missing.last().map_or(pair, |(_, through)| *through);
+            out.publish.push((
+                to.clone(),
+                envelope::repair(me, target, Line::Pair, &missing),
+            ));
+        }
+        if self.base == Start::Unknown {
+            // A question with a mark that says nothing: the answer says where the all-line begins.
+            let question = Mark {
+                answer: true,
+                ..Mark::default()
+            };
+            out.publish
+                .push((to, envelope::mark(me, target, &question)));
+        } else {
+            let missing = self.all.missing(from_all, all, RANGES);
+            if !missing.is_empty() {
+                asked.1 = missing.last().map_or(all, |(_, through)| *through);
+                out.publish
+                    .push((to, envelope::repair(me, target, Line::All, &missing)));
+            }
+        }
+        let again = gap
+            .asked
+            .filter(|_| from_pair > 0 || from_all > 0)
+            .map(|(at, ..)| at);
+        gap.asked = Some((again.unwrap_or(now), asked.0, asked.1));
+    }
+
+    /// Gives up what has been missing for too long.
+    pub(super) fn give_up_old(
+        &mut self,
+        now: Instant,
+        bounds: &Bounds,
+        counts: &mut Counts,
+        out: &mut Out,
+    ) {
+        let Some(gap) = &self.gap else { return };
+        if now.saturating_duration_since(gap.since) < bounds.give_up {
+            return;
+        }
+        let (pair, all) = (gap.pair, gap.all);
+        self.gap = None;
+        if self.base == Start::Unknown {
+            self.assume_base();
+        }
+        self.give_up(pair, all, counts, out);
+        self.advance(bounds, counts, now, out);
+    }
+
+    /// The origin is gone: releases everything that is held, in order.
+    pub(super) fn release(&mut self, counts: &mut Counts, out: &mut Out) {
+        if self.base == Start::Unknown {
+            self.assume_base();
+        }
+        self.give_up(u64::MAX, u64::MAX, counts, out);
+    }
+
+    fn assume_base(&mut self) {
+        let first = self.all.held.first_key_value();
+        let base = match first {
+            Some((number, held)) => Position {
+                number: number - 1,
+                cargo: held.before,
+            },
+            None => self.all.known,
+        };
+        self.all.taken = base;
+        self.base = Start::Assumed(base);
+    }
+
+    /// Goes past what is missing through these numbers, taking what comes between; `u64::MAX` for all that is known.
+    fn give_up(&mut self, through_pair: u64, through_all: u64, counts: &mut Counts, out: &mut Out) {
+        loop {
+            self.take_ready(counts, out);
+            let (pair, all) = self.highest();
+            if self.pair.skip(through_pair.min(pair), counts) {
+                continue;
+            }
+            if self.base != Start::Unknown && self.all.skip(through_all.min(all), counts) {
+                out.lost_notes = true;
+                continue;
+            }
+            // Nothing is missing, and yet each line waits for the other: no origin sends that. It is taken as it is.
+            let stuck = through_pair >= pair && through_all >= all && self.base != Start::Unknown;
+            match self.pair.held.first_entry() {
+                Some(mut next) if stuck => next.get_mut().after = 0,
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Start {
+    /// Whether the all-line, taken through `taken`, has come as far as `after`.
+    fn reaches(self, after: u64, taken: u64) -> bool {
+        match self {
+            Self::Unknown => after == 0,
+            _ => after <= taken,
+        }
+    }
+
+    /// The number behind which the all-line counts.
+    fn number(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::Assumed(base) => base.number,
+            Self::Known(base) => base.all.number,
+        }
+    }
+
+    /// The number of the pair's line behind which it does.
+    fn pair(self) -> u64 {
+        if let Self::Known(base) = self {
+            base.pair
+        } else {
+            0
+        }
+    }
+}
