@@ -170,6 +170,19 @@ impl Client {
         }
     }
 
+    /// Takes a metadata entry away.
+    pub fn remove_metadata(&self, key: &str) {
+        {
+            let mut state = self.0.state.lock();
+            if let Some(metadata) = state.metadata.as_mut() {
+                Arc::make_mut(metadata).remove(key);
+            }
+        }
+        if let Some(router) = self.0.router.upgrade() {
+            router.metadata_changed(self);
+        }
+    }
+
     /// The groups that it is in.
     pub fn groups(&self) -> Vec<Name> {
         self.0

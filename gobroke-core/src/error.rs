@@ -88,6 +88,9 @@ pub enum StartError {
     /// A logic module could not be added.
     #[error(transparent)]
     Logic(#[from] AddLogicError),
+    /// The cluster cannot be joined.
+    #[error("the cluster cannot be joined")]
+    Cluster(#[from] crate::cluster::ClusterError),
     /// There is no tokio runtime.
     #[error(
         "start was called outside a tokio runtime; call it in an async main (`#[tokio::main]`)"

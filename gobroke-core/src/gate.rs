@@ -169,6 +169,11 @@ impl Gate {
         if self.is_closing() {
             return refused(Refusal::unavailable("the server is going away"));
         }
+        if inner.router.is_superseded() {
+            return refused(Refusal::unavailable(
+                "another server has taken this one's place",
+            ));
+        }
         let before = inner.connections.fetch_add(1, Relaxed);
         // From here on the slot's drop gives the place back.
         let mut slot = Slot {

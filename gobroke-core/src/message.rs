@@ -41,7 +41,7 @@ pub struct Message {
 }
 
 /// Who sent a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The program itself, through [`Broke::send`](crate::Broke::send).
     #[default]

@@ -88,6 +88,8 @@ pub struct Stats {
     pub panics: u64,
     /// What endpoints refused to read, by what was wrong with it.
     pub bad_input: BTreeMap<String, u64>,
+    /// This instance's part in the cluster, where there is one.
+    pub cluster: Option<crate::cluster::ClusterStats>,
     /// What the logic modules have queued and in flight, by name.
     pub logic: BTreeMap<String, LogicStats>,
 }

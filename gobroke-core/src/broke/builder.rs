@@ -5,6 +5,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use crate::{
     Admission, Broke, ConnectRequest, Endpoint, Logic, LogicFailure, Message, Name, Refusal,
     StartError,
+    cluster::Cluster,
     middleware::{Middleware, Step},
 };
 
@@ -31,6 +32,7 @@ pub struct BrokeBuilder {
     pub(super) lanes: Option<usize>,
     pub(super) lane_bytes: usize,
     pub(super) memory: usize,
+    pub(super) cluster: Option<Arc<dyn Cluster>>,
 }
 
 impl Default for BrokeBuilder {
@@ -49,6 +51,7 @@ impl Default for BrokeBuilder {
             lanes: None,
             lane_bytes: 8 << 20,
             memory: 256 << 20,
+            cluster: None,
         }
     }
 }
@@ -70,6 +73,14 @@ impl BrokeBuilder {
     /// Adds a logic module.
     pub fn logic(mut self, logic: impl Into<Logic>) -> Self {
         self.logic.push(logic.into());
+        self
+    }
+
+    /// Joins other instances: clients and groups are reached wherever they are. Default: this instance is alone.
+    ///
+    /// The instance should have a [name](BrokeBuilder::instance) of its own, the same after a restart.
+    pub fn cluster(mut self, cluster: impl Cluster) -> Self {
+        self.cluster = Some(Arc::new(cluster));
         self
     }
 

@@ -58,6 +58,7 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
         lanes,
         lane_bytes,
         memory: max_memory,
+        cluster,
     } = builder;
     for (index, endpoint) in endpoints.iter().enumerate() {
         if endpoints[..index]
@@ -135,6 +136,9 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
         for module in called.into_iter().chain(passive) {
             router.add_logic(module)?;
         }
+        if let Some(cluster) = cluster {
+            router.join_cluster(cluster).await?;
+        }
         for endpoint in endpoints {
             listen(&router, endpoint).await?;
         }
@@ -192,7 +196,8 @@ impl Running {
         self.stopped.get_or_init(|| self.drain(router)).await;
     }
 
-    /// In this order: doors, passive logic, modules until empty, lanes, closings, outboxes, sockets.
+    /// In this order: doors, passive logic, modules until empty, lanes, the cluster's queue, closings, outboxes,
+    /// sockets.
     async fn drain(&self, router: &Arc<Router>) {
         let end = Instant::now() + router.hooks.drain;
         let left = || end.saturating_duration_since(Instant::now());
@@ -203,6 +208,9 @@ impl Running {
         // Modules may feed each other, so all of them have to be empty at once.
         until(end, || modules(router).all(|module| module.is_idle())).await;
         until(end, || router.lanes.iter().all(|lane| lane.is_idle())).await;
+        if let Some(link) = router.link.get() {
+            link.drain(end).await;
+        }
         self.close_clients(router, end).await;
         until(end, || router.registry.len() == 0).await;
         router.refuses.store(true, Relaxed);
@@ -210,6 +218,10 @@ impl Running {
         until(end, || modules(router).all(|module| module.is_idle())).await;
         for module in modules(router) {
             module.stop(left()).await;
+        }
+        if let Some(link) = router.link.get() {
+            link.drain(end).await;
+            link.leave(end).await;
         }
         router.connections.close();
         let cut = timeout_at(end, router.connections.wait()).await.is_err();
@@ -251,6 +263,9 @@ impl Running {
             client.outbox.end(CloseReason::GoingAway);
         }
         router.stopped.cancel();
+        if let Some(link) = router.link.get() {
+            link.abort();
+        }
         let names: Vec<Name> = router
             .modules
             .iter()

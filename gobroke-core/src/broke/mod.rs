@@ -2,6 +2,7 @@
 
 mod builder;
 pub(crate) mod clock;
+mod clustered;
 mod lifecycle;
 pub(crate) mod router;
 
@@ -13,8 +14,7 @@ use self::{
     router::Router,
 };
 use crate::{
-    AddLogicError, Client, ClientId, ClientInfo, CloseReason, Logic, Message, Name, SendError,
-    Stats,
+    AddLogicError, Client, ClientId, CloseReason, Logic, Message, Name, SendError, Source, Stats,
 };
 
 /// A running router. Cloning it copies a pointer; when the last clone is dropped without [`Broke::stop`], the router
@@ -144,32 +144,33 @@ impl Reach {
         self.0.registry.len()
     }
 
-    /// A client of any instance.
-    pub async fn client(&self, id: ClientId) -> Option<ClientInfo> {
-        self.local_client(id).map(|client| client.info())
-    }
-
-    /// The clients of all instances.
-    pub async fn clients(&self) -> Vec<ClientInfo> {
-        self.local_clients().iter().map(Client::info).collect()
-    }
-
-    /// Ends a client's connection, behind all that was sent to it before. Says whether the client is known.
+    /// Ends the connection of a client of any instance, behind all that was sent to it before. Says whether the
+    /// client is known; of one that has to be looked up elsewhere, that is taken for granted.
     pub fn disconnect(&self, client: ClientId, reason: CloseReason) -> bool {
-        let client = self.local_client(client);
-        client.inspect(|client| client.disconnect(reason)).is_some()
+        self.disconnect_by(&Source::Server, client, reason)
     }
 
-    /// Puts a client into a group, in order with the messages around. Says whether it was not in it already.
+    /// Puts a client of any instance into a group, in order with the messages around. Says whether it was not in it
+    /// already; of a client elsewhere, whether the order was sent.
     pub fn join(&self, client: ClientId, group: impl Into<Name>) -> bool {
-        self.local_client(client)
-            .is_some_and(|client| client.join(group))
+        self.join_by(&Source::Server, client, group.into())
     }
 
-    /// Takes a client out of a group, in order with the messages around. Says whether it was in it.
+    /// Takes a client of any instance out of a group, in order with the messages around. Says whether it was in it; of
+    /// a client elsewhere, whether the order was sent.
     pub fn leave(&self, client: ClientId, group: impl Into<Name>) -> bool {
-        self.local_client(client)
-            .is_some_and(|client| client.leave(group))
+        self.leave_by(&Source::Server, client, group.into())
+    }
+
+    /// Sets a metadata entry of a client of any instance. Says whether the client is known; of one that has to be
+    /// looked up elsewhere, that is taken for granted.
+    pub fn set_metadata(
+        &self,
+        client: ClientId,
+        key: impl Into<String>,
+        value: impl Into<serde_json::Value>,
+    ) -> bool {
+        self.set_metadata_by(&Source::Server, client, key.into(), value.into())
     }
 
     /// The groups that have members on this instance.
@@ -259,6 +260,7 @@ impl Reach {
                 .iter()
                 .map(|entry| ((*entry.key()).to_owned(), *entry.value()))
                 .collect(),
+            cluster: router.link.get().map(crate::cluster::link::Link::stats),
             logic: router
                 .modules
                 .iter()

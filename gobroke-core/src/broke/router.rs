@@ -15,6 +15,10 @@ use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{builder::Hooks, clock::Clock};
+use crate::cluster::{
+    Full,
+    link::{Link, Remote},
+};
 use crate::{
     Client, ClientId, CloseReason, LogicFailure, Message, Name, SendError, Source, Target,
     client::ClientShared,
@@ -29,7 +33,7 @@ use crate::{
         module::{Greeting, Module, NoRoom, Reserved},
     },
     middleware::Middleware,
-    registry::{Group, Registry},
+    registry::Registry,
     stats::Counters,
 };
 
@@ -59,7 +63,8 @@ pub(crate) struct Router {
     /// Endpoints and their connections.
     pub(crate) connections: TaskTracker,
     pub(crate) addresses: Mutex<Vec<(Name, std::net::SocketAddr)>>,
-    pub(crate) link: OnceLock<()>,
+    /// The place in the cluster, where there is one.
+    pub(crate) link: OnceLock<Link>,
 }
 
 /// What became of a message that was sent.
@@ -70,16 +75,19 @@ pub struct Receipt {
     pub clients: u32,
     /// For how many logic modules it is queued.
     pub logic: u32,
-    /// To how many other instances it is handed.
+    /// To how many other instances it is handed, as far as is known at once.
     pub instances: u32,
+    /// For how many of its targets it is still looked up on which instances they are.
+    pub looked_up: u32,
     /// How many addressed clients are known nowhere.
     pub unknown: u32,
 }
 
 /// Who routes: a send, or the door, which runs dispatched logic in place.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    Send,
+enum By<'a> {
+    /// By this logic module, where one does.
+    Send(Option<&'a Name>),
     Door,
 }
 
@@ -109,7 +117,7 @@ impl Router {
                 return Err(SendError::Rejected { reason });
             }
         }
-        self.route(message, By::Send).inspect_err(|error| {
+        self.route(message, By::Send(logic)).inspect_err(|error| {
             if matches!(error, SendError::Full { .. }) {
                 self.stats.full.add(1);
             }
@@ -131,7 +139,7 @@ impl Router {
     }
 
     /// Puts a message where it goes: everywhere, or nowhere.
-    fn route(self: &Arc<Self>, message: Message, by: By) -> Result<Receipt, SendError> {
+    fn route(self: &Arc<Self>, message: Message, by: By<'_>) -> Result<Receipt, SendError> {
         if self.refuses.load(Relaxed) {
             return Err(SendError::Stopped);
         }
@@ -175,7 +183,7 @@ impl Router {
         &self,
         message: Message,
         module: &Arc<Module>,
-        by: By,
+        by: By<'_>,
     ) -> Result<Receipt, SendError> {
         if by == By::Door && module.runs_at_door() {
             match module.take_off() {
@@ -204,8 +212,8 @@ impl Router {
     }
 
     /// Any mix of targets: room is taken everywhere before anything is queued anywhere.
-    fn to_many(self: &Arc<Self>, message: Message, by: By) -> Result<Receipt, SendError> {
-        let plan = self.plan(&message)?;
+    fn to_many(self: &Arc<Self>, message: Message, by: By<'_>) -> Result<Receipt, SendError> {
+        let mut plan = self.plan(&message)?;
         let mut reserved: SmallVec<[Reserved<'_>; 2]> = SmallVec::new();
         let mut in_place: SmallVec<[_; 2]> = SmallVec::new();
         for module in &plan.modules {
@@ -219,6 +227,15 @@ impl Router {
                 return Err(no_room(why, &module.name, message));
             }
         }
+        let permit = match self.reserve_remote(&message, &plan.remote) {
+            Ok(permit) => permit,
+            Err(Full) => {
+                return Err(SendError::Full {
+                    queue: "cluster".into(),
+                    message: Box::new(message),
+                });
+            }
+        };
         if let Err(lane) = self.append_to_lanes(&message, &plan) {
             turn::pressed(
                 &lane.room,
@@ -236,14 +253,27 @@ impl Router {
         for (module, flying) in in_place {
             module.dispatch(message.clone(), flying);
         }
+        if let Some(permit) = permit {
+            let logic = if let By::Send(logic) = by {
+                logic
+            } else {
+                None
+            };
+            let handed = permit.send(&message, plan.remote, logic);
+            plan.receipt.instances = handed.instances;
+            plan.receipt.looked_up = handed.looked_up;
+            plan.receipt.unknown += handed.unknown;
+        }
         Ok(plan.receipt)
     }
 
     fn plan(self: &Arc<Self>, message: &Message) -> Result<Plan, SendError> {
         let mut plan = Plan::default();
+        let clustered = self.link.get().is_some();
         for target in message.targets().iter() {
             match target {
                 Target::All => {
+                    plan.remote.all = clustered;
                     plan.many.everyone = true;
                     plan.receipt.clients += self.registry.len() as u32;
                 }
@@ -256,9 +286,13 @@ impl Router {
                         plan.receipt.clients += 1;
                         plan.many.clients.push(client);
                     }
+                    None if clustered => plan.remote.clients.push(*id),
                     None => plan.receipt.unknown += 1,
                 },
                 Target::Group(name) => {
+                    if clustered {
+                        plan.remote.groups.push(name.clone());
+                    }
                     if let Some(group) = self.registry.group(name) {
                         plan.receipt.clients += group.total();
                         plan.many.groups.push(group);
@@ -281,7 +315,7 @@ impl Router {
 
     /// Appends a message to all lanes that it concerns, under all their locks, taken in the lanes' order: broadcasts
     /// have one order everywhere, and a cause comes before its effect.
-    fn append_to_lanes(&self, message: &Message, plan: &Plan) -> Result<(), &Arc<Lane>> {
+    pub(super) fn append_to_lanes(&self, message: &Message, plan: &Plan) -> Result<(), &Arc<Lane>> {
         let mut shares: SmallVec<[(&Arc<Lane>, Recipients); 4]> = SmallVec::new();
         for lane in &self.lanes {
             if let Some(to) = plan.share(lane.context.index) {
@@ -345,7 +379,7 @@ impl Router {
             .lane
             .append(Entry::Join(client.clone(), group.clone()));
         state.groups.push(group);
-        drop(state);
+        // Under the client's lock, so that the cluster is told in this order.
         self.group_joined(client, name, first);
         true
     }
@@ -360,7 +394,6 @@ impl Router {
         }
         let group = state.groups.swap_remove(index);
         client.lane.append(Entry::Leave(client.clone(), group));
-        drop(state);
         self.group_left(client, name);
         true
     }
@@ -472,26 +505,12 @@ impl Router {
     }
 }
 
-/// Told to the cluster, where there is one.
-impl Router {
-    pub(crate) fn metadata_changed(&self, _client: &Client) {}
-
-    pub(crate) fn client_came(&self, _client: &Arc<ClientShared>) {}
-
-    fn client_went(&self, _client: &Arc<ClientShared>) {}
-
-    fn group_joined(&self, _client: &Arc<ClientShared>, _group: &Name, _first_here: bool) {}
-
-    fn group_left(&self, _client: &Arc<ClientShared>, _group: &Name) {}
-
-    pub(crate) fn group_gone(&self, _group: &Group) {}
-}
-
 /// Where a message with several targets goes.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     modules: SmallVec<[Arc<Module>; 2]>,
-    many: Many,
+    pub(super) many: Many,
+    remote: Remote,
     receipt: Receipt,
 }
 

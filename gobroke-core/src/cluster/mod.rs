@@ -11,12 +11,14 @@
 //!                  └── directory: Membership::{write, locate, group_instances, clients, ..}
 //! ```
 //!
-//! The crate `gobroke-redis` joins processes.
+//! [`MemoryCluster`] joins several [`Broke`](crate::Broke) in one process; the crate `gobroke-redis` joins processes.
 
 pub(crate) mod envelope;
 mod inbox;
 mod instance;
 mod line;
+pub(crate) mod link;
+mod memory;
 mod page;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod seed;
@@ -30,10 +32,14 @@ pub use self::{
     envelope::VERSION,
     inbox::{Inbox, Leaving, Notice},
     instance::{Incarnation, InstanceId, Registration},
+    link::ClusterStats,
+    memory::MemoryCluster,
     page::{Cursor, Page},
 };
 use crate::{ClientId, ClientInfo, Metadata, Name};
 
+#[cfg(feature = "testing")]
+pub use self::memory::Faults;
 
 /// A way for instances to find and to reach each other.
 #[async_trait]

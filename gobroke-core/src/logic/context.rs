@@ -5,7 +5,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Message, Name, Receipt, SendError, Source,
+    ClientId, CloseReason, Message, Name, Receipt, SendError, Source,
     broke::{Reach, router::Router},
 };
 
@@ -68,6 +68,36 @@ impl LogicContext {
             message.targets_mut().exclude(client);
         }
         self.send(message.to_all())
+    }
+
+    /// Ends the connection of a client of any instance; see [`Reach::disconnect`]. In order with what this module sends.
+    pub fn disconnect(&self, client: ClientId, reason: CloseReason) -> bool {
+        self.0.reach.disconnect_by(&self.source(), client, reason)
+    }
+
+    /// Puts a client of any instance into a group; see [`Reach::join`]. In order with what this module sends.
+    pub fn join(&self, client: ClientId, group: impl Into<Name>) -> bool {
+        self.0.reach.join_by(&self.source(), client, group.into())
+    }
+
+    /// Takes a client of any instance out of a group; see [`Reach::leave`]. In order with what this module sends.
+    pub fn leave(&self, client: ClientId, group: impl Into<Name>) -> bool {
+        self.0.reach.leave_by(&self.source(), client, group.into())
+    }
+
+    /// Sets a metadata entry of a client of any instance; see [`Reach::set_metadata`].
+    pub fn set_metadata(
+        &self,
+        client: ClientId,
+        key: impl Into<String>,
+        value: impl Into<serde_json::Value>,
+    ) -> bool {
+        let reach = &self.0.reach;
+        reach.set_metadata_by(&self.source(), client, key.into(), value.into())
+    }
+
+    fn source(&self) -> Source {
+        Source::Logic(self.0.name.clone())
     }
 
     /// Waits until the module is cancelled: removed, or the router stops. Cancel-safe.

@@ -1,0 +1,449 @@
+//! The router as a part of a cluster: what it tells the [`Link`], what it does with what comes from others, and how
+//! clients of other instances are reached.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{
+    Reach,
+    router::{Plan, Router},
+};
+use crate::{
+    Client, ClientId, ClientInfo, CloseReason, Message, Name, Source, Target,
+    client::ClientShared,
+    cluster::{
+        Cluster, ClusterError, Cursor, Full, InstanceId, Leaving, Page,
+        envelope::Command,
+        link::{Link, Local, Missing, Permit, Readiness, Remote},
+    },
+    delivery::{
+        lane::Entry,
+        turn::{self, Turn},
+    },
+    registry::Group,
+};
+
+/// How many clients one question for a page asks for.
+const PAGE: usize = 1000;
+
+impl Router {
+    /// Takes a place in the cluster.
+    pub(super) async fn join_cluster(
+        self: &Arc<Self>,
+        cluster: Arc<dyn Cluster>,
+    ) -> Result<(), ClusterError> {
+        let router = Arc::downgrade(self);
+        for lane in &self.lanes {
+            let router = router.clone();
+            let told = lane.context.on_group_gone.set(Box::new(move |group| {
+                if let Some(router) = router.upgrade() {
+                    router.group_gone(group);
+                }
+            }));
+            debug_assert!(told.is_ok(), "a router joins once");
+        }
+        let link = Link::join(cluster, &self.instance, router).await?;
+        let joined = self.link.set(link);
+        debug_assert!(joined.is_ok(), "a router joins once");
+        Ok(())
+    }
+
+    /// Whether a newer instance has this one's name.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.link
+            .get()
+            .is_some_and(|link| link.readiness() == Readiness::Superseded)
+    }
+
+    /// Room for what goes to other instances; `None` where nothing does.
+    pub(super) fn reserve_remote(
+        &self,
+        message: &Message,
+        remote: &Remote,
+    ) -> Result<Option<Permit<'_>>, Full> {
+        let Some(link) = self.link.get().filter(|_| !remote.is_empty()) else {
+            return Ok(None);
+        };
+        let weight = message.weight();
+        let permit = link.reserve(weight);
+        if permit.is_err() {
+            turn::pressed(link.room(), weight, false);
+        } else if link.room().is_pressed() {
+            turn::pressed(link.room(), 0, false);
+        }
+        permit.map(Some)
+    }
+
+    pub(crate) fn metadata_changed(&self, client: &Client) {
+        if let Some(link) = self.link.get() {
+            // Under the client's lock, so that an older map cannot come behind a newer one.
+            let state = client.0.state.lock();
+            let metadata = state.metadata.clone().unwrap_or_default();
+            link.metadata_changed(client.0.id, client.0.epoch, metadata);
+        }
+    }
+
+    pub(crate) fn client_came(&self, client: &Arc<ClientShared>) {
+        if let Some(link) = self.link.get() {
+            link.client_came(Client(client.clone()).info(), client.epoch);
+        }
+    }
+
+    pub(super) fn client_went(&self, client: &ClientShared) {
+        if let Some(link) = self.link.get() {
+            link.client_went(client.id, client.epoch);
+        }
+    }
+
+    pub(super) fn group_joined(&self, client: &ClientShared, group: &Name, first: bool) {
+        if let Some(link) = self.link.get() {
+            link.joined_group(client.id, client.epoch, group);
+            if first {
+                link.group_changed(group);
+            }
+        }
+    }
+
+    pub(super) fn group_left(&self, client: &ClientShared, group: &Name) {
+        if let Some(link) = self.link.get() {
+            link.left_group(client.id, client.epoch, group);
+        }
+    }
+
+    fn group_gone(&self, group: &Group) {
+        if let Some(link) = self.link.get() {
+            link.group_changed(&group.name);
+        }
+    }
+
+    fn session(&self, client: ClientId) -> Option<Arc<ClientShared>> {
+        self.registry
+            .client(client)
+            .filter(|client| !client.is_closed())
+    }
+
+    /// Hands a message from another instance to logic, each module by itself: there is nobody to give it back to.
+    fn hand_to_logic(&self, name: &Name, message: &Message) {
+        let module = self.modules.get(name).map(|module| module.value().clone());
+        let taken = module
+            .filter(|module| !module.is_passive())
+            .and_then(|module| match module.reserve(message) {
+                Ok(room) => {
+                    room.commit(message.clone());
+                    Some(())
+                }
+                Err(_) => None,
+            });
+        if taken.is_none() {
+            self.stats.full.add(1);
+            tracing::debug!(logic = %name, "a message from another instance was refused");
+        }
+    }
+}
+
+#[async_trait]
+impl Local for Router {
+    async fn room(&self) {
+        for lane in &self.lanes {
+            if lane.room.is_pressed() {
+                lane.room.eased().await;
+            }
+        }
+    }
+
+    fn turn(&self, batch: &mut dyn FnMut()) {
+        let _turn = Turn::begin();
+        batch();
+    }
+
+    fn deliver(&self, message: Message) -> Missing {
+        let mut plan = Plan::default();
+        let mut missing = Missing::default();
+        for target in message.targets().iter() {
+            match target {
+                Target::All => plan.many.everyone = true,
+                Target::Client(id) => match self.session(*id) {
+                    Some(client) => plan.many.clients.push(client),
+                    None => missing.clients.push(*id),
+                },
+                Target::Group(name) => match self.registry.group(name) {
+                    Some(group) => plan.many.groups.push(group),
+                    None => missing.groups.push(name.clone()),
+                },
+                Target::Logic(name) => self.hand_to_logic(name, &message),
+            }
+        }
+        let excluded = message.targets().excluded();
+        let excluded = excluded.filter_map(|id| self.registry.client(id));
+        plan.many.except.extend(excluded);
+        if let Err(lane) = self.append_to_lanes(&message, &plan) {
+            turn::pressed(
+                &lane.room,
+                size_of::<Entry>() + message.payload().len(),
+                false,
+            );
+            self.stats.full.add(1);
+        }
+        missing
+    }
+
+    fn command(&self, client: ClientId, command: Command) -> bool {
+        let Some(session) = self.session(client) else {
+            return false;
+        };
+        match command {
+            Command::Disconnect(reason) => self.close(&session, reason),
+            Command::Join(group) => {
+                self.join_local(&session, &group);
+            }
+            Command::Leave(group) => {
+                self.leave_local(&session, &group);
+            }
+            Command::SetMetadata { key, value } => {
+                let client = Client(session);
+                match value {
+                    Some(value) => client.set_metadata(key, value),
+                    None => client.remove_metadata(&key),
+                }
+            }
+        }
+        true
+    }
+
+    fn replaced(&self, client: ClientId, epoch: u64) {
+        let session = self.registry.client(client);
+        if let Some(session) = session.filter(|session| session.epoch == epoch) {
+            self.close(&session, CloseReason::Replaced);
+        }
+    }
+
+    fn snapshot(&self) -> Vec<(ClientInfo, u64)> {
+        let clients = self.registry.clients().into_iter();
+        clients
+            .map(|client| {
+                let epoch = client.epoch;
+                (Client(client).info(), epoch)
+            })
+            .collect()
+    }
+
+    fn groups(&self) -> Vec<Name> {
+        let groups = self.registry.groups().into_iter();
+        groups
+            .filter(|group| group.total() > 0)
+            .map(|group| group.name.clone())
+            .collect()
+    }
+
+    fn has_members(&self, group: &Name) -> bool {
+        self.registry
+            .group(group)
+            .is_some_and(|group| group.total() > 0)
+    }
+
+    fn heard_since(&self, unix_millis: u64) -> Vec<(ClientId, u64)> {
+        let mut heard = Vec::new();
+        self.registry.for_each(|client| {
+            let time = client.last_message.load(Relaxed);
+            if time > unix_millis {
+                heard.push((client.id, time));
+            }
+        });
+        heard
+    }
+
+    fn instance_joined(&self, instance: &InstanceId) {
+        tracing::info!(%instance, "an instance joined");
+    }
+
+    fn instance_left(&self, instance: &InstanceId, why: Leaving) {
+        tracing::info!(%instance, ?why, "an instance left");
+    }
+}
+
+/// Clients wherever they are.
+impl Reach {
+    /// The names of the other instances, in order.
+    pub fn instances(&self) -> Vec<Name> {
+        let link = self.0.link.get();
+        let instances = link.map(Link::instances).unwrap_or_default();
+        instances
+            .into_iter()
+            .map(|instance| instance.name)
+            .collect()
+    }
+
+    /// Whether this instance takes its full part: with a cluster, that it can be reached, and this instance hears and
+    /// is part of it. What answers a readiness probe. Local traffic goes on whatever it says.
+    pub fn is_ready(&self) -> bool {
+        let link = self.0.link.get();
+        !self.0.refuses.load(Relaxed)
+            && !self.0.closing.is_cancelled()
+            && link.is_none_or(|link| link.readiness() == Readiness::Ready)
+    }
+
+    /// A client of any instance. `None`, too, where the directory of the cluster does not answer.
+    pub async fn client(&self, id: ClientId) -> Option<ClientInfo> {
+        if let Some(client) = self.local_client(id) {
+            return Some(client.info());
+        }
+        let found = self.0.link.get()?.client(id).await;
+        found.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the directory does not answer");
+            None
+        })
+    }
+
+    /// The clients of all instances; without the directory of the cluster, those of this one. For many,
+    /// [`Reach::clients_page`] is kinder to memory, and says what is missing.
+    pub async fn clients(&self) -> Vec<ClientInfo> {
+        self.all_pages(None).await
+    }
+
+    /// The members that a group has on all instances.
+    pub async fn members(&self, group: impl Into<Name>) -> Vec<ClientInfo> {
+        self.all_pages(Some(&group.into())).await
+    }
+
+    /// The clients of all instances, page by page. The first page (of the default cursor) has all clients of this
+    /// instance, the others about `limit` each. Asks no other instance.
+    ///
+    /// ```
+    /// # use gobroke_core::{Broke, cluster::Cursor};
+    /// # async fn list(broke: Broke) {
+    /// let mut cursor = Some(Cursor::default());
+    /// while let Some(from) = cursor {
+    ///     let page = broke.clients_page(&from, 100).await;
+    ///     for client in page.clients {
+    ///         println!("{} on {}", client.id, client.instance);
+    ///     }
+    ///     cursor = page.next;
+    /// }
+    /// # }
+    /// ```
+    pub async fn clients_page(&self, cursor: &Cursor, limit: usize) -> Page {
+        self.page(None, cursor, limit).await
+    }
+
+    /// The members of a group on all instances, page by page; see [`Reach::clients_page`].
+    pub async fn members_page(&self, group: &str, cursor: &Cursor, limit: usize) -> Page {
+        self.page(Some(&group.into()), cursor, limit).await
+    }
+
+    /// How many clients all instances have; without the directory of the cluster, this one.
+    pub async fn client_count(&self) -> usize {
+        let elsewhere = match self.0.link.get() {
+            Some(link) => link.count().await.unwrap_or_default(),
+            None => 0,
+        };
+        self.local_client_count() + elsewhere
+    }
+
+    async fn all_pages(&self, group: Option<&Name>) -> Vec<ClientInfo> {
+        let mut clients = Vec::new();
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let page = self.page(group, &from, PAGE).await;
+            clients.extend(page.clients);
+            cursor = page.next;
+        }
+        clients
+    }
+
+    async fn page(&self, group: Option<&Name>, cursor: &Cursor, limit: usize) -> Page {
+        let link = self.0.link.get();
+        if *cursor == Cursor::default() {
+            let clients = match group {
+                Some(group) => self.0.local_members(group),
+                None => self.local_clients(),
+            };
+            return Page {
+                clients: clients.iter().map(Client::info).collect(),
+                next: link.map(|_| Cursor::new(ELSEWHERE)),
+                partial: false,
+            };
+        }
+        let Some(link) = link else {
+            return Page::default();
+        };
+        // Behind the mark stands what the directory gave.
+        let from = Cursor::new(cursor.as_str().strip_prefix(ELSEWHERE).unwrap_or_default());
+        match link.clients(group, &from, limit).await {
+            Ok(mut page) => {
+                let next = page.next.take();
+                page.next = next.map(|next| Cursor::new(format!("{ELSEWHERE}{}", next.as_str())));
+                page
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the directory does not answer");
+                Page {
+                    partial: true,
+                    ..Page::default()
+                }
+            }
+        }
+    }
+
+    pub(crate) fn disconnect_by(&self, by: &Source, client: ClientId, reason: CloseReason) -> bool {
+        match self.local_client(client) {
+            Some(client) => {
+                client.disconnect(reason);
+                true
+            }
+            None => self.command(by, client, Command::Disconnect(reason)),
+        }
+    }
+
+    pub(crate) fn join_by(&self, by: &Source, client: ClientId, group: Name) -> bool {
+        match self.local_client(client) {
+            Some(client) => client.join(group),
+            None => self.command(by, client, Command::Join(group)),
+        }
+    }
+
+    pub(crate) fn leave_by(&self, by: &Source, client: ClientId, group: Name) -> bool {
+        match self.local_client(client) {
+            Some(client) => client.leave(group),
+            None => self.command(by, client, Command::Leave(group)),
+        }
+    }
+
+    pub(crate) fn set_metadata_by(
+        &self,
+        by: &Source,
+        client: ClientId,
+        key: String,
+        value: Value,
+    ) -> bool {
+        match self.local_client(client) {
+            Some(client) => {
+                client.set_metadata(key, value);
+                true
+            }
+            None => {
+                let value = Some(value);
+                self.command(by, client, Command::SetMetadata { key, value })
+            }
+        }
+    }
+
+    /// Has something done with a client of another instance. Says whether that is under way.
+    fn command(&self, by: &Source, client: ClientId, command: Command) -> bool {
+        let Some(link) = self.0.link.get() else {
+            return false;
+        };
+        match link.command(by, client, command) {
+            Ok(handed) => handed.instances + handed.looked_up > 0,
+            Err(Full) => {
+                turn::pressed(link.room(), 0, false);
+                self.0.stats.full.add(1);
+                false
+            }
+        }
+    }
+}
+
+/// What a cursor begins with once the clients of this instance have been listed.
+const ELSEWHERE: &str = "+";

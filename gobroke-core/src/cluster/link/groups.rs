@@ -1,0 +1,159 @@
+//! [`Groups`]: which instances have members of a group.
+
+use std::collections::HashMap;
+
+use super::cache::Cache;
+use crate::{Name, cluster::InstanceId};
+
+/// How many groups, and instances of them, are remembered.
+const BOUND: usize = 131_072;
+/// How many groups may be looked up at a time on behalf of commands; for messages, their own bound holds.
+const LOADING: usize = 16_384;
+
+/// What is remembered of groups.
+///
+/// A group that is remembered is kept right by notes: instances say when their first member has joined. What a note
+/// adds while a group is looked up is added to the answer. An instance that is addressed in vain says so.
+#[derive(Debug)]
+pub(super) struct Groups {
+    known: Cache<Name, Vec<InstanceId>>,
+    loading: HashMap<Name, Vec<InstanceId>>,
+    /// Raised when notes may have been missed: what was asked before is not remembered.
+    pub(super) era: u64,
+}
+
+impl Groups {
+    pub(super) fn new() -> Self {
+        Self {
+            known: Cache::new(BOUND),
+            loading: HashMap::new(),
+            era: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn get(&mut self, group: &str) -> Option<&[InstanceId]> {
+        self.known
+            .get_mut(group, weight)
+            .map(|instances| &**instances)
+    }
+
+    /// Notes that a group is looked up. Says whether it was not yet.
+    pub(super) fn load(&mut self, group: &Name) -> bool {
+        let new = !self.loading.contains_key(group);
+        if new {
+            self.loading.insert(group.clone(), Vec::new());
+        }
+        new
+    }
+
+    /// The answer to a look-up that was made in this era; gives back the instances.
+    pub(super) fn loaded(
+        &mut self,
+        group: &Name,
+        mut instances: Vec<InstanceId>,
+        era: u64,
+    ) -> Vec<InstanceId> {
+        for added in self.loading.remove(group).unwrap_or_default() {
+            add(&mut instances, &added);
+        }
+        if era == self.era {
+            self.known
+                .insert(group.clone(), instances.clone(), weight(&instances));
+        }
+        instances
+    }
+
+    /// An instance has members from now on. Those who do not care for the group ignore it.
+    pub(super) fn gained(&mut self, group: &Name, instance: &InstanceId) {
+        if let Some(instances) = self.known.get_mut(&**group, weight) {
+            add(instances, instance);
+        } else if let Some(added) = self.loading.get_mut(group) {
+            add(added, instance);
+        }
+    }
+
+    /// An instance is about to have a member, by a command that was sent to it: what is sent to the group afterwards
+    /// goes there. Says whether the group has to be looked up for that.
+    pub(super) fn expect(&mut self, group: &Name, instance: &InstanceId) -> bool {
+        let known = self.known.get_mut(&**group, weight).is_some();
+        let load = !known && self.loading.len() < LOADING && self.load(group);
+        self.gained(group, instance);
+        load
+    }
+
+    /// An instance has no members.
+    pub(super) fn vain(&mut self, group: &str, instance: &InstanceId) {
+        if let Some(instances) = self.known.get_mut(group, weight) {
+            instances.retain(|known| known != instance);
+        }
+    }
+
+    /// An instance is gone.
+    pub(super) fn left(&mut self, instance: &InstanceId) {
+        self.known.retain(|instances| {
+            instances.retain(|known| known != instance);
+            true
+        });
+        for added in self.loading.values_mut() {
+            added.retain(|known| known != instance);
+        }
+    }
+
+    /// Notes may have been missed.
+    pub(super) fn forget(&mut self) {
+        self.era += 1;
+        self.known.clear();
+    }
+}
+
+#[allow(clippy::ptr_arg, reason = "the cache asks with what it holds")]
+fn weight(instances: &Vec<InstanceId>) -> usize {
+    1 + instances.len()
+}
+
+fn add(instances: &mut Vec<InstanceId>, instance: &InstanceId) {
+    if !instances.contains(instance) {
+        instances.push(instance.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Incarnation;
+
+    fn instance(name: &str) -> InstanceId {
+        InstanceId::new(name, Incarnation::new(1, 0))
+    }
+
+    #[test]
+    fn a_note_during_a_look_up_is_added_to_its_answer() {
+        let (mut groups, room) = (Groups::new(), Name::from("room"));
+        groups.gained(&room, &instance("ignored"));
+        assert!(groups.load(&room));
+        assert!(!groups.load(&room));
+        groups.gained(&room, &instance("b"));
+        groups.loaded(&room, vec![instance("a")], 0);
+        assert_eq!(groups.get("room").unwrap(), [instance("a"), instance("b")]);
+        groups.vain("room", &instance("a"));
+        groups.gained(&room, &instance("c"));
+        groups.left(&instance("b"));
+        assert_eq!(groups.get("room").unwrap(), [instance("c")]);
+    }
+
+    #[test]
+    fn what_was_asked_before_notes_were_missed_is_not_remembered() {
+        let (mut groups, room) = (Groups::new(), Name::from("room"));
+        groups.load(&room);
+        groups.forget();
+        assert_eq!(
+            groups.loaded(&room, vec![instance("a")], 0),
+            [instance("a")]
+        );
+        assert_eq!(groups.get("room"), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! [`Pending`]: what is to be sent, until it is known to which instances.
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::{
+    ClientId, Message, Name, Source, Target, Targets,
+    cluster::{
+        InstanceId, To,
+        envelope::{Cargo, Command, Content, Load},
+    },
+};
+
+/// What a look-up is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    Client(ClientId),
+    Group(Name),
+}
+
+/// Contents and where they go: at most one for each instance.
+pub(super) type Parts = SmallVec<[(To, Content); 1]>;
+
+/// What is ready to be sent.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) parts: Parts,
+    pub(super) share: Share,
+}
+
+/// What a parcel takes of the queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    pub(super) weight: usize,
+    /// Whether it counts against the room that doors wait for: not what has waited since the cluster was away.
+    pub(super) pressing: bool,
+}
+
+/// What waits for its own look-ups, or behind those of its sender.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) job: Job,
+    /// How many keys it waits for.
+    pub(super) missing: usize,
+    pub(super) since: Instant,
+    pub(super) share: Share,
+}
+
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Known where it goes; it keeps its place behind others of its sender.
+    Ready(Parts),
+    Resolving(Resolving),
+}
+
+/// A message or a command, and what is known of where its targets are.
+#[derive(Debug)]
+pub(super) struct Resolving {
+    pub(super) load: Load,
+    pub(super) redirected: bool,
+    /// The instance that handed it back: the targets are not there, whatever the directory says.
+    pub(super) not_at: Option<InstanceId>,
+    pub(super) at: Vec<(InstanceId, Vec<Target>)>,
+    /// How many clients are nowhere.
+    pub(super) unknown: u64,
+}
+
+impl Resolving {
+    pub(super) fn new(load: Load) -> Self {
+        Self {
+            load,
+            redirected: false,
+            not_at: None,
+            at: Vec::new(),
+            unknown: 0,
+        }
+    }
+
+    /// Takes the answer of a look-up, or of the caches: where a key is.
+    pub(super) fn place(&mut self, key: &Key, instances: &[InstanceId], me: &InstanceId) {
+        let target = match key {
+            Key::Client(id) => Target::Client(*id),
+            Key::Group(name) => Target::Group(name.clone()),
+        };
+        let mut placed = false;
+        for instance in instances {
+            // The members that a group has here have it already.
+            if matches!(key, Key::Group(_)) && instance == me {
+                continue;
+            }
+            if self.not_at.as_ref() == Some(instance) {
+                continue;
+            }
+            placed = true;
+            match self.at.iter_mut().find(|(known, _)| known == instance) {
+                Some((_, targets)) => targets.push(target.clone()),
+                None => self.at.push((instance.clone(), vec![target.clone()])),
+            }
+        }
+        if !placed && matches!(key, Key::Client(_)) {
+            self.unknown += 1;
+        }
+    }
+
+    /// What goes where.
+    pub(super) fn parts(self) -> Parts {
+        let Self {
+            load,
+            redirected,
+            at,
+            ..
+        } = self;
+        let cargo = |load| Cargo {
+            redirected,
+            native: is_native(&load),
+            load,
+        };
+        let part = |(instance, targets): (InstanceId, Vec<Target>)| {
+            let load = match &load {
+                Load::Message(message) => Load::Message(for_targets(message, targets)),
+                command => command.clone(),
+            };
+            (To::Instance(instance), Content::Cargo(cargo(load)))
+        };
+        at.into_iter().map(part).collect()
+    }
+}
+
+/// A message to everyone.
+pub(super) fn to_all(message: &Message) -> Parts {
+    let load = Load::Message(for_targets(message, vec![Target::All]));
+    let cargo = Cargo {
+        redirected: false,
+        native: is_native(&load),
+        load,
+    };
+    std::iter::once((To::All, Content::Cargo(cargo))).collect()
+}
+
+/// A command for a client.
+pub(super) fn command(source: &Source, client: ClientId, command: Command) -> Load {
+    Load::Command {
+        source: source.clone(),
+        client,
+        command,
+    }
+}
+
+/// The message, for these of its targets; who is left out stays so.
+pub(super) fn for_targets(message: &Message, targets: Vec<Target>) -> Message {
+    let except = message.targets().excluded().collect();
+    let mut message = message.clone();
+    *message.targets_mut() = Targets::from_lists(targets, except);
+    message
+}
+
+/// Whether the source is here, as far as can be seen: what came from another instance and is passed on is not.
+fn is_native(load: &Load) -> bool {
+    match load {
+        Load::Message(message) => message.instance().is_none(),
+        Load::Command { .. } => false,
+    }
+}
