@@ -51,10 +51,15 @@ async fn connect(address: SocketAddr) -> Result<Client, Error> {
         .map(|(client, _)| client)
 }
 
+/// The status and the reason of a refusal.
 #[track_caller]
-fn status(refused: Result<Client, Error>) -> u16 {
+fn refusal(refused: Result<Client, Error>) -> (u16, String) {
     match refused {
-        Err(Error::Http(answer)) => answer.status().as_u16(),
+        Err(Error::Http(answer)) => {
+            let reason = answer.body().clone().unwrap_or_default();
+            let reason = String::from_utf8(reason).expect("text");
+            (answer.status().as_u16(), reason)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -89,15 +94,19 @@ async fn it_echoes_beside_the_pages_of_the_app() {
     server.abort();
 }
 
+fn not_running() -> (u16, String) {
+    (503, "the server is not running; try again later".to_owned())
+}
+
 #[tokio::test]
 async fn before_the_start_and_after_the_stop_it_is_unavailable() {
     let endpoint = endpoint();
     let (listener, address) = listener().await;
     let server = tokio::spawn(axum::serve(listener, app(&endpoint)).into_future());
-    assert_eq!(status(connect(address).await), 503);
+    assert_eq!(refusal(connect(address).await), not_running());
     let broke = echo(endpoint).start().await.expect("it starts");
     stop(broke, connect(address).await.expect("a handshake")).await;
-    assert_eq!(status(connect(address).await), 503);
+    assert_eq!(refusal(connect(address).await), not_running());
     server.abort();
 }
 
@@ -141,7 +150,7 @@ async fn the_clients_address_is_known_and_counts_against_the_limit() {
         panic!("no plain stream")
     };
     assert_eq!(remote, stream.local_addr().expect("an address"));
-    assert_eq!(status(connect(address).await), 429);
+    assert_eq!(refusal(connect(address).await).0, 429);
     stop(broke, client).await;
     server.abort();
 }

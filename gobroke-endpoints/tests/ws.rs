@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{TcpClient, address, bad_input, echo, soon, stop};
 use futures_util::{SinkExt, StreamExt};
 use gobroke_core::{Admission, Broke, BrokeBuilder, CloseReason, Message as Sent, Refusal};
-use gobroke_endpoints::{JsonCodec, RawCodec, WebSocketEndpoint};
+use gobroke_endpoints::{JsonCodec, RawCodec, ReceiveBudget, WebSocketEndpoint};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_tungstenite::{
@@ -518,6 +518,36 @@ async fn a_close_arrives_though_its_client_goes_on_sending() {
     let rest = client.rest().await;
     assert_eq!(rest[..1], [0x88]);
     assert_eq!(rest[2..4], 1002_u16.to_be_bytes());
+    stop(broke, client).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_being_closed_keeps_no_memory_for_what_it_began() {
+    let budget = ReceiveBudget::new(1 << 20);
+    let endpoint = raw().receive_budget(budget.clone());
+    let broke = start(echo(
+        endpoint.configure(|options| options.outbox_bytes = 64 << 20),
+    ))
+    .await;
+    let mut client = by_hand(&broke, &frame(0x01, b"begun")).await;
+    soon(async {
+        while budget.used() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // More than the socket takes, so that the close has to wait behind it.
+    let id = broke.local_clients()[0].id();
+    let large = Sent::new(vec![0; 32 << 20]).to_client(id);
+    broke.send(large).expect("it is sent");
+    client.write(frame(0x83, b"")).await;
+    soon(async {
+        while budget.used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(broke.local_client_count(), 1, "it is not closed yet");
     stop(broke, client).await;
 }
 
