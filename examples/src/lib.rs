@@ -112,3 +112,9 @@ pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> io
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "frame too large"))?;
     to.write_all(&[&length.to_be_bytes(), frame].concat()).await
 }
+
+/// The README of the workspace, so that what it shows is compiled.
+#[cfg(doctest)]
+mod readme {
+    #![doc = include_str!("../../README.md")]
+}
