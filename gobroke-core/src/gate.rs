@@ -156,6 +156,12 @@ impl Gate {
         tracing::debug!(endpoint = %self.endpoint(), what, "bad input");
     }
 
+    /// Counts a panic of code that the endpoint runs for its user (a codec's decoding), and that cost its client alone.
+    pub fn count_panic(&self) {
+        self.0.router.stats.panics.add(1);
+        tracing::error!(endpoint = %self.endpoint(), "a codec panicked; its client is closed");
+    }
+
     /// Counts a connection against the endpoint's limits: at its accept, before anything is spent on it.
     ///
     /// # Errors

@@ -377,6 +377,12 @@ impl Outgoing<'_> {
         poll_fn(|cx| self.client.0.outbox.poll_next(cx)).await
     }
 
+    /// Says that the transport took so many bytes of the frames that were given last: without it, a slow but steady
+    /// client looks stalled until all of them are out. Asking for more says the same of what is left.
+    pub fn written(&self, bytes: usize) {
+        self.client.0.outbox.written(bytes);
+    }
+
     /// Why the client is closed, once it is.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.client.0.outbox.closing()

@@ -113,7 +113,7 @@ struct PassOn(Plans);
 #[async_trait]
 impl Worker for PassOn {
     async fn handle(&mut self, message: Message, ctx: &LogicContext) -> LogicResult {
-        if parse(message.payload()).1 % 50 == 0 {
+        if parse(message.payload()).1.is_multiple_of(50) {
             tokio::task::yield_now().await;
         }
         pass_on(&self.0, message, ctx)

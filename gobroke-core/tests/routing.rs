@@ -117,7 +117,7 @@ async fn unknown_targets_are_told() {
     ));
     match client.frame().await {
         Some(gobroke_core::testing::Received::Error { code, .. }) => {
-            assert_eq!(code, "unknown_logic")
+            assert_eq!(code, "unknown_logic");
         }
         other => panic!("{other:?}"),
     }

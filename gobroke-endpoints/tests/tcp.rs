@@ -424,6 +424,7 @@ async fn a_codec_that_panics_costs_its_client_and_nobody_else() {
     assert_eq!(first.rest().await, b"\0\0\0\x02hi\0\0\0\x02\x03\xf3");
     second.send("hi").await;
     assert_eq!(second.next().await.expect("an echo"), b"hi");
+    assert_eq!(broke.stats().panics, 1);
     stop(broke, (first, second)).await;
 }
 

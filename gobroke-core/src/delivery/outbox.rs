@@ -306,6 +306,14 @@ impl Outbox {
         Poll::Ready(Some(Frames(chunk)))
     }
 
+    /// Takes note that the writer has written so much of what `next` handed out.
+    pub(crate) fn written(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        let bytes = bytes.min(state.handed);
+        state.handed -= bytes;
+        state.left += bytes as u64;
+    }
+
     /// Ready once half of it is free (or it has ended): what its client's door waits for.
     pub(crate) fn poll_eased(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();

@@ -369,7 +369,7 @@ impl Module {
     pub(crate) fn joined(&self, client: &Client, greeting: &Arc<Greeting>) {
         match &self.running {
             Running::Dispatched { queue, .. } => {
-                queue.force(Item::Joined(client.clone(), greeting.expect()))
+                queue.force(Item::Joined(client.clone(), greeting.expect()));
             }
             // A worker's queue keeps the order by itself.
             Running::Worker { queues } => {

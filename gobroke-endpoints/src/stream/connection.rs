@@ -103,6 +103,7 @@ async fn send<W: AsyncWrite + Unpin>(
                 return Err(io::ErrorKind::WriteZero.into());
             }
             rest = &rest[written..];
+            outgoing.written(written);
         }
         timeout(stall, write.flush())
             .await
@@ -170,8 +171,10 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
                     }
                 }
                 Err(reason) => {
-                    if let Some(what) = misdeed(&reason) {
-                        gate.count_bad_input(what);
+                    match misdeed(&reason) {
+                        Some(what) => gate.count_bad_input(what),
+                        None if reason == CloseReason::Internal => gate.count_panic(),
+                        None => {}
                     }
                     incoming.close(reason);
                     break;

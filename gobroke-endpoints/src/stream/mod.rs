@@ -88,8 +88,6 @@ fn misdeed(reason: &CloseReason) -> Option<&'static str> {
         CloseReason::InvalidPayload(_) => Some("invalid_payload"),
         CloseReason::PolicyViolation(_) => Some("policy_violation"),
         CloseReason::TooBig => Some("too_big"),
-        // Input that a codec cannot bear.
-        CloseReason::Internal => Some("codec_panic"),
         _ => None,
     }
 }
