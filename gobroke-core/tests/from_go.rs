@@ -11,6 +11,7 @@ use std::{
 use gobroke_core::{
     Admission, Broke, BrokeBuilder, CloseReason, ConnectRequest, FailureKind, Logic, LogicContext,
     LogicResult, Message, SendError, Source, State, Target, Worker, async_trait,
+    cluster::MemoryCluster,
     testing::{Received, TestClient, TestEndpoint},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -506,6 +507,126 @@ async fn errors_and_panics_of_logic_reach_the_hook() {
     let stats = broke.stats();
     assert_eq!((stats.logic_errors, stats.logic_panics), (1, 1));
     broke.stop().await;
+}
+
+/// Two instances of one program.
+async fn pair(cluster: &MemoryCluster) -> [(Broke, TestEndpoint); 2] {
+    let mut started = Vec::new();
+    for name in ["instance-1", "instance-2"] {
+        let endpoint = TestEndpoint::to_logic("chat");
+        let builder = Broke::builder()
+            .instance(name)
+            .endpoint(endpoint.clone())
+            .cluster(cluster.clone())
+            .logic(Logic::dispatched("chat", |message, ctx| {
+                ctx.broadcast(message)?;
+                Ok(())
+            }));
+        started.push((start(builder).await, endpoint));
+    }
+    let pair = started.try_into();
+    pair.unwrap_or_else(|_| panic!("they are two"))
+}
+
+/// Waits, for ten seconds at most, until the other instance knows it.
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come to be");
+}
+
+#[tokio::test]
+async fn clients_are_found_and_reached_on_every_instance() {
+    let [(one, first), (two, second)] = pair(&MemoryCluster::new()).await;
+    let (mut ann, mut bob) = (connect(&first).await, connect(&second).await);
+    assert_eq!(one.instances(), ["instance-2"]);
+    eventually(async || one.clients().await.len() == 2).await;
+    assert_eq!(one.local_clients().len(), 1, "local only");
+    let info = one.client(bob.id()).await.expect("he is known");
+    assert_eq!(info.instance, "instance-2");
+    one.send(Message::text("to bob").to_client(bob.id()))
+        .expect("it is sent");
+    assert_eq!(bob.next_text().await.as_deref(), Some("to bob"));
+    two.send(Message::text("to ann").to_client(ann.id()))
+        .expect("it is sent");
+    assert_eq!(ann.next_text().await.as_deref(), Some("to ann"));
+    assert!(one.disconnect(bob.id(), CloseReason::Kicked("enough".into())));
+    assert_eq!(bob.closed().await, Some((4002, "enough".to_owned())));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn metadata_and_last_message_are_the_same_on_every_instance() {
+    let [(one, first), (two, second)] = pair(&MemoryCluster::new()).await;
+    let (ann, _bob) = (connect(&first).await, connect(&second).await);
+    let here = one.local_client(ann.id()).expect("she is connected");
+    here.set_metadata("name", "Ann");
+    // Times are in milliseconds: until one has passed, a message is as old as its connection.
+    eventually(async || {
+        ann.send("hello").await;
+        here.last_message() > here.connected_at()
+    })
+    .await;
+    eventually(async || {
+        let there = two.client(ann.id()).await;
+        there.is_some_and(|there| {
+            there.metadata.get("name").is_some_and(|name| name == "Ann")
+                && there.last_message_at() == here.last_message()
+        })
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_instance_sends_the_other_does_not_send_back() {
+    let [(one, first), (two, second)] = pair(&MemoryCluster::new()).await;
+    let (mut ann, mut bob) = (connect(&first).await, connect(&second).await);
+    ann.send("hello").await;
+    ann.send("bye").await;
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.next_text().await.as_deref(), Some("hello"));
+        assert_eq!(client.next_text().await.as_deref(), Some("bye"));
+    }
+    let count = |broke: &Broke| broke.stats().cluster.expect("it is in a cluster");
+    assert_eq!((count(&one).sent, count(&two).received), (2, 2));
+    assert_eq!((count(&two).sent, count(&one).received), (0, 0));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_died_takes_its_clients_with_it() {
+    let cluster = MemoryCluster::new().lease(Duration::from_millis(200));
+    let [(one, first), (two, second)] = pair(&cluster).await;
+    let (_ann, bob) = (connect(&first).await, connect(&second).await);
+    eventually(async || one.clients().await.len() == 2).await;
+    cluster.kill("instance-2");
+    eventually(async || one.clients().await.len() == 1).await;
+    assert!(one.client(bob.id()).await.is_none());
+    assert!(one.instances().is_empty());
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_cluster_local_traffic_goes_on() {
+    let cluster = MemoryCluster::new();
+    let [(one, first), (two, _second)] = pair(&cluster).await;
+    let (mut ann, mut bob) = (connect(&first).await, connect(&first).await);
+    cluster.away("instance-1", true);
+    ann.send("hello").await;
+    assert_eq!(ann.next_text().await.as_deref(), Some("hello"));
+    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
+    cluster.away("instance-1", false);
+    one.stop().await;
+    two.stop().await;
 }
 
 /// The guide promises a test for every row; each one that it names is looked for where it says.
