@@ -620,11 +620,14 @@ async fn without_the_cluster_local_traffic_goes_on() {
     let cluster = MemoryCluster::new();
     let [(one, first), (two, _second)] = pair(&cluster).await;
     let (mut ann, mut bob) = (connect(&first).await, connect(&first).await);
+    assert!(one.is_ready());
     cluster.away("instance-1", true);
+    eventually(async || !one.is_ready()).await;
     ann.send("hello").await;
     assert_eq!(ann.next_text().await.as_deref(), Some("hello"));
     assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
     cluster.away("instance-1", false);
+    eventually(async || one.is_ready()).await;
     one.stop().await;
     two.stop().await;
 }
