@@ -16,7 +16,7 @@ pub enum SendError {
     Full {
         /// Which one: `lane`, `logic <name>` or `cluster`.
         queue: Name,
-        /// The message, as it was.
+        /// The message, as the send middleware left it. Sent again, it does not go through that again.
         message: Box<Message>,
     },
     /// Send middleware rejected it.

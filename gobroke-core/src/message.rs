@@ -38,6 +38,8 @@ pub struct Message {
     format: Format,
     overflow: Option<Overflow>,
     hops: u8,
+    /// It found no room and came back: it has been through the send middleware.
+    came_back: bool,
 }
 
 /// Who sent a message.
@@ -89,6 +91,7 @@ impl Message {
             format: Format::Binary,
             overflow: None,
             hops: 0,
+            came_back: false,
         }
     }
 
@@ -357,6 +360,16 @@ impl Message {
 
     pub(crate) fn set_hops(&mut self, hops: u8) {
         self.hops = hops;
+    }
+
+    /// Notes that it comes back, for want of room.
+    pub(crate) fn come_back(&mut self) {
+        self.came_back = true;
+    }
+
+    /// Whether it came back and is sent again.
+    pub(crate) fn take_came_back(&mut self) -> bool {
+        std::mem::take(&mut self.came_back)
     }
 
     /// What it holds of memory, about: what queues count.

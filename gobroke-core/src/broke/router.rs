@@ -102,6 +102,7 @@ impl Router {
         if !matches!(message.source(), Source::Client(_)) {
             message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
         }
+        let (again, passed) = (message.take_came_back(), message.hops());
         if message.targets().has_logic() {
             let hops = message.hops().max(turn::hops()) + 1;
             if hops > MAX_HOPS {
@@ -109,7 +110,7 @@ impl Router {
             }
             message.set_hops(hops);
         }
-        if !self.middleware.send.is_empty() {
+        if !again && !self.middleware.send.is_empty() {
             self.middleware.send(&mut message);
             if message.is_rejected() {
                 self.stats.rejected.add(1);
@@ -117,11 +118,13 @@ impl Router {
                 return Err(SendError::Rejected { reason });
             }
         }
-        self.route(message, By::Send(logic)).inspect_err(|error| {
-            if matches!(error, SendError::Full { .. }) {
-                self.stats.full.add(1);
-            }
-        })
+        let mut routed = self.route(message, By::Send(logic));
+        if let Err(SendError::Full { message, .. }) = &mut routed {
+            self.stats.full.add(1);
+            message.set_hops(passed);
+            message.come_back();
+        }
+        routed
     }
 
     /// Runs the middleware at the door, where no step waits. One that panics lets nothing through.
