@@ -112,7 +112,9 @@ fn act(router: &Router, client: &Arc<ClientShared>, due: Due, now: u32) {
             router.close(client, CloseReason::Idle);
         }
         Due::Stalled => {
-            router.stats.slow_consumers.add(1);
+            if client.outbox.closing().is_none() {
+                router.stats.slow_consumers.add(1);
+            }
             client.closed.store(true, Relaxed);
             let dropped = client.outbox.end(CloseReason::SlowConsumer);
             router.stats.dropped.add(dropped as u64);

@@ -186,7 +186,8 @@ impl Outbox {
             .iter()
             .any(|mark| !mark.control && policy(mark) == Overflow::Disconnect)
         {
-            delivered.dropped = marks.len() as u32 + state.messages as u32;
+            // What waits is counted when the client is cut.
+            delivered.dropped = marks.len() as u32;
             delivered.over = Some(Over::Slow);
             return delivered;
         }
