@@ -245,6 +245,7 @@ impl Outbox {
     pub(crate) fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut state = self.state.lock();
         loop {
+            state.skip_empty();
             if state.ended {
                 return Poll::Ready(state.closing.clone().unwrap_or(CloseReason::ConnectionLost));
             }
@@ -293,6 +294,7 @@ impl Outbox {
         if state.ended {
             return Poll::Ready(None);
         }
+        state.skip_empty();
         let Some(chunk) = state.chunks.pop_front() else {
             if state.closing.is_some() {
                 state.ended = true;
@@ -389,6 +391,13 @@ impl State {
         self.bytes += chunk.len();
         self.messages += (chunk.last - chunk.first) as usize;
         self.chunks.push_back(chunk);
+    }
+
+    /// Takes messages for which the encoder wrote nothing off the front: no write would.
+    fn skip_empty(&mut self) {
+        while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.len() == 0) {
+            self.messages -= (chunk.last - chunk.first) as usize;
+        }
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -561,6 +570,7 @@ impl Frames {
         } = &self.0;
         (*first..*last)
             .map(|message| &run.bytes()[run.start(message) as usize..run.end(message) as usize])
+            .filter(|frame| !frame.is_empty())
     }
 }
 
