@@ -152,17 +152,12 @@ impl LaneContext {
             if oldest == u64::MAX {
                 return;
             }
-            let held = self.memory.held();
             self.registry.for_each(|client| {
                 if client.outbox.oldest() == Some(oldest) {
                     self.stats.slow_consumers.add(1);
                     self.cut(client, CloseReason::SlowConsumer);
                 }
             });
-            if self.memory.held() >= held {
-                // A message begun keeps its run; nothing more can be had until it is written.
-                return;
-            }
         }
     }
 }

@@ -22,6 +22,9 @@ const GATHER: usize = 16 << 10;
 /// How much one write gathers at the most.
 const GATHERED: usize = 64 << 10;
 
+/// What is left of a message begun is copied out of its run when it is no more than this.
+const DETACHED: usize = 4 << 10;
+
 /// What waits for one client's socket.
 ///
 /// A pass writes straight through it while it is empty; what the socket does not take stays here as a slice of the
@@ -228,7 +231,7 @@ impl Outbox {
         if state.closing.is_some() || state.ended {
             return 0;
         }
-        let dropped = state.keep_begun();
+        let dropped = state.keep_begun(memory);
         state.close(reason, frame, memory);
         dropped
     }
@@ -363,13 +366,11 @@ impl Outbox {
         self.state.lock().closing.clone()
     }
 
-    /// The number of the oldest run that it holds a part of.
+    /// The number of the oldest run that it holds a part of; none where it is closing, and has given what it can.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        self.state
-            .lock()
-            .chunks
-            .front()
-            .map(|chunk| chunk.run.number)
+        let state = self.state.lock();
+        let front = state.chunks.front().filter(|_| state.closing.is_none());
+        front.map(|chunk| chunk.run.number)
     }
 
     pub(crate) fn state(&self) -> OutboxState {
@@ -458,11 +459,11 @@ impl State {
     }
 
     /// Drops everything but a message begun; says how many messages that was.
-    fn keep_begun(&mut self) -> usize {
+    fn keep_begun(&mut self, memory: &Arc<Memory>) -> usize {
         let held = self.messages;
         let begun = self.chunks.pop_front().and_then(|mut chunk| {
             chunk.last = chunk.first + 1;
-            (chunk.at > chunk.run.start(chunk.first)).then_some(chunk)
+            (chunk.at > chunk.run.start(chunk.first)).then(|| chunk.detach(memory))
         });
         self.chunks.clear();
         self.bytes = begun.as_ref().map_or(0, Chunk::len);
@@ -509,6 +510,21 @@ impl State {
 }
 
 impl Chunk {
+    /// The same bytes in a run of their own, where they are few: what is left of one message keeps no large run.
+    fn detach(self, memory: &Arc<Memory>) -> Self {
+        if self.len() > DETACHED {
+            return self;
+        }
+        let mut draft = Draft::default();
+        draft.push(self.bytes(), self.run.marks()[self.first as usize]);
+        Self {
+            run: Run::new(draft, memory),
+            first: 0,
+            last: 1,
+            at: 0,
+        }
+    }
+
     fn len(&self) -> usize {
         match self.last {
             0 => 0,
