@@ -15,7 +15,7 @@ use crate::{
     client::ClientShared,
     delivery::{
         Frames,
-        turn::{self, Pressed, Turn},
+        turn::{self, Left, Turn},
     },
     error::Closed,
     gate::Slot,
@@ -35,10 +35,9 @@ pub struct Session {
 }
 
 /// What the door keeps between two turns.
-#[derive(Default)]
 struct Door {
-    /// Queues that the last turn left above half.
-    pressed: Pressed,
+    /// What the last turn left to be waited for.
+    left: Left,
     /// Logic that wants to see the client join before its first message.
     greeting: Option<Arc<Greeting>>,
 }
@@ -48,7 +47,7 @@ impl Session {
         let greeting = router.greet(&client);
         let door = Door {
             greeting,
-            ..Door::default()
+            left: Left::any(),
         };
         Self {
             client: Client(client),
@@ -203,17 +202,18 @@ impl Incoming<'_> {
             return Err(Closed);
         }
         let client = &self.client.0;
-        if !self.door.pressed.is_empty() || self.door.greeting.is_some() {
+        poll_fn(|cx| client.outbox.poll_eased(cx)).await;
+        let lanes = &self.router.lanes;
+        if self.door.left.is_pressing(lanes) || self.door.greeting.is_some() {
             client.heartbeat.at_door.store(true, Relaxed);
             let patience = client.endpoint.options.door_timeout;
             let waited = timeout(patience, self.door.logic_eased()).await;
-            turn::eased(&mut self.door.pressed).await;
+            self.door.left.eased(lanes).await;
             client.heartbeat.at_door.store(false, Relaxed);
             if waited.is_err() {
                 self.busy(batch);
             }
         }
-        poll_fn(|cx| client.outbox.poll_eased(cx)).await;
         if self.client.is_closed() {
             return Err(Closed);
         }
@@ -239,7 +239,7 @@ impl Incoming<'_> {
     fn turn(&mut self, batch: &mut Batch) -> Turned {
         let turn = Turn::begin();
         let turned = self.take(batch);
-        self.door.pressed = turn.end();
+        self.door.left = turn.end();
         turned
     }
 
@@ -337,9 +337,7 @@ impl Incoming<'_> {
 impl Door {
     /// Waits until the logic that the last turn fed has room, and has greeted the client. Cancel-safe.
     async fn logic_eased(&mut self) {
-        for want in self.pressed.iter().filter(|want| want.logic) {
-            want.eased().await;
-        }
+        self.left.logic_eased().await;
         if let Some(greeting) = &self.greeting {
             greeting.done().await;
             self.greeting = None;

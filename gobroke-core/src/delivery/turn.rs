@@ -45,8 +45,8 @@ struct Known {
     module: Option<Arc<Module>>,
 }
 
-/// What is waited for before the next turn.
-pub(crate) type Pressed = SmallVec<[Want; 1]>;
+/// Queues that are waited for.
+type Pressed = SmallVec<[Want; 1]>;
 
 thread_local! {
     static UNDER: RefCell<Under> = RefCell::default();
@@ -61,24 +61,18 @@ impl Turn {
         Self(PhantomData)
     }
 
-    /// Ends it, and says which of the queues that it fed it left above half.
-    pub(crate) fn end(self) -> Pressed {
-        let mut pressed = UNDER.with_borrow_mut(|under| match under.depth {
-            1 => {
-                let lanes = under.lanes.iter().map(|lane| Want {
-                    room: lane.room.clone(),
-                    bytes: 0,
-                    logic: false,
-                });
-                let mut pressed = std::mem::take(&mut under.pressed);
-                pressed.extend(lanes);
-                pressed
-            }
-            _ => Pressed::new(),
+    /// Ends it, and says what is to be waited for before the next one.
+    pub(crate) fn end(self) -> Left {
+        let mut left = UNDER.with_borrow_mut(|under| match under.depth {
+            1 => Left {
+                pressed: std::mem::take(&mut under.pressed),
+                lanes: under.lanes.iter().fold(0, |lanes, lane| lanes | bit(lane)),
+            },
+            _ => Left::default(),
         });
         drop(self);
-        pressed.retain(|want| want.is_pressing());
-        pressed
+        left.pressed.retain(|want| want.is_pressing());
+        left
     }
 }
 
@@ -214,12 +208,55 @@ fn lanes_pressed(under: &Under) -> bool {
     under.lanes.iter().any(|lane| lane.room.is_pressed())
 }
 
-/// Waits for what logic waits for before its next turn: the lanes. Cancel-safe.
-pub(crate) async fn eased(pressed: &mut Pressed) {
-    pressed.retain(|want| !want.logic);
-    while let Some(want) = pressed.last() {
-        want.eased().await;
-        pressed.pop();
+/// What a turn leaves to be waited for before the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Queues that it found without room, and logic's that it left above half.
+    pressed: Pressed,
+    /// The lanes that it fed, each as a [`bit`]: whether they are below half is looked up when the next turn is about
+    /// to begin, since it is others who fill them meanwhile.
+    lanes: u64,
+}
+
+fn bit(lane: &Lane) -> u64 {
+    1 << (lane.context.index % 64)
+}
+
+impl Left {
+    /// What is left to one who may feed any lane.
+    pub(crate) fn any() -> Self {
+        Self {
+            pressed: Pressed::new(),
+            lanes: u64::MAX,
+        }
+    }
+
+    pub(crate) fn is_pressing(&self, lanes: &[Arc<Lane>]) -> bool {
+        !self.pressed.is_empty() || self.pressed_lane(lanes).is_some()
+    }
+
+    fn pressed_lane<'a>(&self, lanes: &'a [Arc<Lane>]) -> Option<&'a Arc<Lane>> {
+        let fed = |lane: &&Arc<Lane>| self.lanes & bit(lane) != 0;
+        lanes.iter().filter(fed).find(|lane| lane.room.is_pressed())
+    }
+
+    /// Waits for logic's queues: what only the door does. Cancel-safe.
+    pub(crate) async fn logic_eased(&self) {
+        for want in self.pressed.iter().filter(|want| want.logic) {
+            want.eased().await;
+        }
+    }
+
+    /// Waits for the lanes, and for nothing of logic's. Cancel-safe.
+    pub(crate) async fn eased(&mut self, lanes: &[Arc<Lane>]) {
+        self.pressed.retain(|want| !want.logic);
+        while let Some(want) = self.pressed.last() {
+            want.eased().await;
+            self.pressed.pop();
+        }
+        while let Some(lane) = self.pressed_lane(lanes) {
+            lane.room.eased().await;
+        }
     }
 }
 
@@ -240,17 +277,17 @@ pub(crate) fn with_hops<T>(hops: u8, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// A future whose every poll is a turn. Gives, beside its output, what its last turn left above half.
+/// A future whose every poll is a turn. Gives, beside its output, what its last turn left to be waited for.
 pub(crate) struct InTurns<F>(pub(crate) Pin<Box<F>>);
 
 impl<F: Future> Future for InTurns<F> {
-    type Output = (F::Output, Pressed);
+    type Output = (F::Output, Left);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let turn = Turn::begin();
         let polled = self.0.as_mut().poll(cx);
-        let pressed = turn.end();
-        polled.map(|output| (output, pressed))
+        let left = turn.end();
+        polled.map(|output| (output, left))
     }
 }
 

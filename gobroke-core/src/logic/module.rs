@@ -28,7 +28,7 @@ use crate::{
     broke::router::Router,
     delivery::{
         room::Room,
-        turn::{self, InTurns, Pressed, Turn, WithHops},
+        turn::{self, InTurns, Left, Turn, WithHops},
     },
     error::FailureKind,
     stats::{Counter, LogicStats},
@@ -467,11 +467,11 @@ impl Module {
             return;
         };
         let mut batch = VecDeque::new();
-        let mut pressed = Pressed::new();
+        let mut left = Left::any();
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
-                turn::eased(&mut pressed).await;
-                pressed = self.serve_some(handler, queue, &mut batch);
+                left.eased(&self.ctx.router().lanes).await;
+                left = self.serve_some(handler, queue, &mut batch);
                 flight.eased().await;
             }
             tokio::task::consume_budget().await;
@@ -483,7 +483,7 @@ impl Module {
         handler: &Handler,
         queue: &Queue,
         batch: &mut VecDeque<Item>,
-    ) -> Pressed {
+    ) -> Left {
         let turn = Turn::begin();
         while let Some(item) = batch.pop_front() {
             let Ok(flying) = self.take_off() else {
@@ -531,13 +531,13 @@ impl Module {
 
     async fn work(self: Arc<Self>, queue: Arc<Queue>, mut doer: Doer, make: Option<Factory>) {
         let mut batch = VecDeque::new();
-        let mut pressed = Pressed::new();
+        let mut left = Left::any();
         let mut panics_in_a_row = 0;
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
-                turn::eased(&mut pressed).await;
+                left.eased(&self.ctx.router().lanes).await;
                 let panicked;
-                (panicked, pressed) = match &mut doer {
+                (panicked, left) = match &mut doer {
                     Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch),
                     Doer::Waiting(_) => {
                         InTurns(Box::pin(self.work_some(&queue, &mut doer, &mut batch))).await
@@ -579,7 +579,7 @@ impl Module {
         queue: &Queue,
         doer: &mut Doer,
         batch: &mut VecDeque<Item>,
-    ) -> (bool, Pressed) {
+    ) -> (bool, Left) {
         let turn = Turn::begin();
         let mut panicked = false;
         let (mut handled, mut weight) = (0, 0);
@@ -596,10 +596,10 @@ impl Module {
                 break;
             }
         }
-        let pressed = turn.end();
+        let left = turn.end();
         // Given back at once for all, and when they are handled: doors and drain look at it.
         queue.room.release(handled, weight);
-        (panicked, pressed)
+        (panicked, left)
     }
 
     /// The same for one that may wait.
