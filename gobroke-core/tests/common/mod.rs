@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use gobroke_core::{
     Batch, Broke, BrokeBuilder, Client, ClientId, CloseReason, ConnectRequest, Encoder, ErrorFrame,
-    Message, Name, Session,
+    Gate, Message, Name, Session,
     testing::{Pipe, Reader, TestEndpoint},
 };
 use tokio::sync::mpsc;
@@ -118,13 +118,28 @@ pub struct Ears {
 impl Peer {
     /// Connects through an endpoint's gate, over a pipe that takes so many bytes.
     pub async fn connect(endpoint: &TestEndpoint, encoder: &Arc<Lean>, capacity: usize) -> Self {
+        Self::connect_with(endpoint, encoder.clone(), encoder.0, capacity).await
+    }
+
+    /// The same with any encoder whose frames are those of [`Lean`].
+    pub async fn connect_with(
+        endpoint: &TestEndpoint,
+        encoder: Arc<dyn Encoder>,
+        mask: u8,
+        capacity: usize,
+    ) -> Self {
         let gate = endpoint.gate().await;
         let (pipe, reader) = Pipe::bounded(capacity);
         let wire = Box::new(pipe);
         let session = gate
-            .connect(ConnectRequest::default(), encoder.clone(), Some(wire))
+            .connect(ConnectRequest::default(), encoder, Some(wire))
             .await
             .unwrap();
+        Self::over(&gate, session, Ears::new(reader, mask))
+    }
+
+    /// A client over a session that is there already.
+    pub fn over(gate: &Gate, session: Session, ears: Ears) -> Self {
         let client = session.client().clone();
         let (sender, sent) = mpsc::channel(16);
         gate.spawn(carry(session, sent));
@@ -132,12 +147,7 @@ impl Peer {
             id: client.id(),
             client,
             sender,
-            ears: Ears {
-                reader,
-                buffer: Vec::new(),
-                at: 0,
-                mask: encoder.0,
-            },
+            ears,
         }
     }
 }
@@ -163,6 +173,15 @@ async fn carry(mut session: Session, mut sent: mpsc::Receiver<Vec<Message>>) {
 }
 
 impl Ears {
+    pub fn new(reader: Reader, mask: u8) -> Self {
+        Self {
+            reader,
+            buffer: Vec::new(),
+            at: 0,
+            mask,
+        }
+    }
+
     /// The next frame; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
