@@ -416,6 +416,7 @@ impl Router {
             .unwrap_or(CloseReason::ConnectionLost);
         let dropped = client.outbox.end(reason.clone());
         self.stats.dropped.add(dropped as u64);
+        self.stats.panics.add(client.outbox.has_panicked().into());
         self.stats.disconnected.add(1);
         self.registry.remove(client);
         let left = Client(client.clone());

@@ -57,6 +57,10 @@ struct State {
     handed: usize,
     /// How many bytes left it, ever: what a write stall is seen by.
     left: u64,
+    /// Messages that waited when it ended, and that nobody has counted yet.
+    lost: usize,
+    /// The wire's code panicked.
+    panicked: bool,
 }
 
 /// Messages `first..last` of a run, of which the bytes before `at` are written.
@@ -152,8 +156,8 @@ impl Outbox {
                     state.left += written as u64;
                     at = written;
                 }
-                Err(_) => {
-                    state.end(CloseReason::ConnectionLost);
+                Err(error) => {
+                    state.fail(&error);
                     return Delivered {
                         dropped: count,
                         over: Some(Over::Lost),
@@ -236,12 +240,16 @@ impl Outbox {
         dropped
     }
 
-    /// Ends it at once: the socket is lost, or the session is gone.
+    /// Ends it at once: the socket is lost, or the session is gone. Says how many messages waited when it ended, once.
     pub(crate) fn end(&self, reason: CloseReason) -> usize {
         let mut state = self.state.lock();
-        let dropped = state.messages;
         state.end(reason);
-        dropped
+        std::mem::take(&mut state.lost)
+    }
+
+    /// Whether its wire panicked.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.state.lock().panicked
     }
 
     /// Writes what waits, as the socket takes it; ready once it has ended, with the reason.
@@ -256,7 +264,7 @@ impl Outbox {
                 if state.closing.is_some() {
                     state.ended = true;
                     if let Some(wire) = state.wire.take() {
-                        wire.shutdown();
+                        state.panicked |= guarded(|| Ok(wire.shutdown())).is_err();
                     }
                     continue;
                 }
@@ -270,10 +278,10 @@ impl Outbox {
                 return Poll::Pending;
             };
             match write_chunks(&mut **wire, chunks) {
-                Ok(0) => match wire.poll_writable(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => state.end(CloseReason::ConnectionLost),
-                    Poll::Pending => {
+                Ok(0) => match guarded(|| Ok(wire.poll_writable(cx))) {
+                    Ok(Poll::Ready(Ok(()))) => {}
+                    Ok(Poll::Ready(Err(error))) | Err(error) => state.fail(&error),
+                    Ok(Poll::Pending) => {
                         state.writer = Some(cx.waker().clone());
                         return Poll::Pending;
                     }
@@ -282,7 +290,7 @@ impl Outbox {
                     state.advance(written);
                     self.ease_door(&mut state);
                 }
-                Err(_) => state.end(CloseReason::ConnectionLost),
+                Err(error) => state.fail(&error),
             }
         }
     }
@@ -489,13 +497,24 @@ impl State {
         self.wake();
     }
 
+    /// Ends it, since its socket failed or its wire panicked.
+    fn fail(&mut self, error: &io::Error) {
+        let panicked = error.get_ref().is_some_and(|error| error.is::<Panicked>());
+        self.panicked |= panicked;
+        self.end(match panicked {
+            true => CloseReason::Internal,
+            false => CloseReason::ConnectionLost,
+        });
+    }
+
     fn end(&mut self, reason: CloseReason) {
         self.closing.get_or_insert(reason);
         self.ended = true;
         self.chunks = VecDeque::new();
         self.bytes = 0;
-        self.messages = 0;
-        self.wire = None;
+        self.lost += std::mem::take(&mut self.messages);
+        let wire = self.wire.take();
+        self.panicked |= guarded(|| Ok(drop(wire))).is_err();
         self.wake();
     }
 
@@ -539,15 +558,23 @@ impl Chunk {
 
 /// Writes once, through a wire whose code may panic: that counts as a failed socket.
 fn write(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<usize> {
-    let written = catch_unwind(AssertUnwindSafe(|| wire.try_write(bytes)));
-    match written {
-        Ok(Ok(0)) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
-        Ok(Ok(written)) => Ok(written.min(bytes.len())),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("the wire panicked")),
+    match guarded(|| wire.try_write(bytes)) {
+        Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+        Ok(written) => Ok(written.min(bytes.len())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
     }
+}
+
+/// The wire's code panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the wire panicked")]
+struct Panicked;
+
+/// Calls a wire, in whose code a panic counts as a failed socket.
+fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(io::Error::other(Panicked)))
 }
 
 /// Writes the front of what waits; several small chunks in one call.
