@@ -88,7 +88,16 @@ impl ClientShared {
         self.closed.load(Relaxed)
     }
 
-    /// Encodes a control frame; `None` where the encoder has none, or panicked.
+    /// Ends it, since its encoder panicked.
+    pub(crate) fn fail(&self, stats: &Counters) {
+        stats.panics.add(1);
+        tracing::error!(client = %self.id, endpoint = %self.endpoint.name, "an encoder panicked; its client is closed");
+        self.closed.store(true, Relaxed);
+        let lost = self.outbox.end(CloseReason::Internal);
+        stats.dropped.add(lost as u64);
+    }
+
+    /// Encodes a control frame; `None` where the encoder has none, or panicked: that ends the client.
     pub(crate) fn encode(
         &self,
         stats: &Counters,
@@ -97,7 +106,7 @@ impl ClientShared {
         let mut frame = Vec::new();
         let encoded = catch_unwind(AssertUnwindSafe(|| encode(&*self.encoder, &mut frame)));
         if encoded.is_err() {
-            stats.panics.add(1);
+            self.fail(stats);
             return None;
         }
         (!frame.is_empty()).then(|| frame.into())

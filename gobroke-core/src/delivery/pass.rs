@@ -431,7 +431,7 @@ impl Pass {
                     .deliver(run.bytes(), run.marks(), || run.clone());
                 self.settle(client, delivered, context);
             }
-            None => fail(client, context),
+            None => client.fail(&context.stats),
         }
         true
     }
@@ -519,7 +519,11 @@ impl Pass {
                 continue;
             }
             let Some(run) = self.run(pick.audience as u16, encoder, context) else {
-                return false;
+                // What the encoder panicked at may leave this member out.
+                if !encode(&self.entries[pick.entry as usize], encoder, draft) {
+                    return false;
+                }
+                continue;
             };
             let bytes = run.start(pick.index) as usize..run.end(pick.index) as usize;
             draft.push(&run.bytes()[bytes], run.marks()[pick.index as usize]);
@@ -544,7 +548,7 @@ impl Pass {
                     close(&client, reason, context);
                 }
             } else {
-                fail(&client, context);
+                client.fail(&context.stats);
             }
             self.scratch = draft;
         }
@@ -651,7 +655,7 @@ impl Pass {
             let delivered = client.outbox.deliver(&draft.bytes, &draft.marks, kept);
             self.settle(client, delivered, context);
         } else {
-            fail(client, context);
+            client.fail(&context.stats);
         }
         self.scratch = draft;
     }
@@ -752,12 +756,4 @@ fn close(client: &Arc<ClientShared>, reason: CloseReason, context: &LaneContext)
     client.closed.store(true, Relaxed);
     let frame = context.close_frame(client, &reason);
     client.outbox.close(reason, frame, &context.memory);
-}
-
-/// Ends a client whose encoder panicked.
-fn fail(client: &Arc<ClientShared>, context: &LaneContext) {
-    context.stats.panics.add(1);
-    tracing::error!(client = %client.id, endpoint = %client.endpoint.name, "an encoder panicked; its client is closed");
-    client.closed.store(true, Relaxed);
-    client.outbox.end(CloseReason::Internal);
 }
