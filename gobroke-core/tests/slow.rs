@@ -181,7 +181,7 @@ async fn drop_newest_keeps_the_first_and_goes_on_when_there_is_room() {
         match peer.ears.next().await.unwrap() {
             Frame::Welcome => {}
             Frame::Message(payload) => {
-                first.push(u32::from_be_bytes(payload[..4].try_into().unwrap()))
+                first.push(u32::from_be_bytes(payload[..4].try_into().unwrap()));
             }
             Frame::Error(_) => break,
             other => panic!("{other:?}"),
