@@ -21,7 +21,7 @@ use std::{
 use common::{Ears, Frame, Lean, Peer, Random, start, until, within};
 use gobroke_core::{
     Admission, Broke, Client, ClientId, CloseReason, ConnectRequest, Encoder, ErrorFrame, Logic,
-    Message, Name, Targets, Wire,
+    Message, Name, Receipt, Targets, Wire,
     testing::{Pipe, TestEndpoint},
 };
 
@@ -101,7 +101,7 @@ impl Wire for Watched<Pipe> {
 fn busy_under_lock(
     lock: &Lock,
     broke: &gobroke_core::Reach,
-    send: impl Fn(Message),
+    send: impl Fn(Message) -> Receipt,
     ids: &[ClientId],
 ) {
     let _held = lock.hold();
@@ -139,13 +139,13 @@ async fn no_lock_is_held() {
             .logic(Logic::dispatched("plain", move |_, ctx| {
                 let (lock, ids) = &in_plain;
                 let ids = ids.lock().unwrap().clone();
-                busy_under_lock(lock, ctx, |message| drop(ctx.send(message).unwrap()), &ids);
+                busy_under_lock(lock, ctx, |message| ctx.send(message).unwrap(), &ids);
                 Ok(())
             }))
             .logic(Logic::worker("worker", move |_, ctx| {
                 let (lock, ids) = &in_worker;
                 let ids = ids.lock().unwrap().clone();
-                busy_under_lock(lock, ctx, |message| drop(ctx.send(message).unwrap()), &ids);
+                busy_under_lock(lock, ctx, |message| ctx.send(message).unwrap(), &ids);
                 Ok(())
             }))
             .logic(Logic::dispatched_async("async", move |_, ctx| {
@@ -153,12 +153,7 @@ async fn no_lock_is_held() {
                 async move {
                     for _ in 0..2 {
                         let ids = ids.lock().unwrap().clone();
-                        busy_under_lock(
-                            &lock,
-                            &ctx,
-                            |message| drop(ctx.send(message).unwrap()),
-                            &ids,
-                        );
+                        busy_under_lock(&lock, &ctx, |message| ctx.send(message).unwrap(), &ids);
                         tokio::task::yield_now().await;
                     }
                     Ok(())
@@ -196,20 +191,10 @@ async fn no_lock_is_held() {
             sender.send(to.to_vec()).await.unwrap();
         }
         // From outside of a turn: from a task, and from a thread that knows no runtime.
-        busy_under_lock(
-            &lock,
-            &broke,
-            |message| drop(broke.send(message).unwrap()),
-            &ids,
-        );
+        busy_under_lock(&lock, &broke, |message| broke.send(message).unwrap(), &ids);
         let (broke, lock, ids) = (broke.clone(), lock.clone(), ids.clone());
         let send = move || {
-            busy_under_lock(
-                &lock,
-                &broke,
-                |message| drop(broke.send(message).unwrap()),
-                &ids,
-            );
+            busy_under_lock(&lock, &broke, |message| broke.send(message).unwrap(), &ids);
         };
         std::thread::spawn(send).join().unwrap();
         tokio::task::yield_now().await;
@@ -322,7 +307,7 @@ async fn a_codec_that_panics_costs_those_it_writes_for_and_nobody_else() {
     for peer in [&room, &spared, &other] {
         peer.client.join("room");
     }
-    let send = |message: Message| drop(broke.send(message).unwrap());
+    let send = |message: Message| broke.send(message).unwrap();
     send(Message::new("before").to_all());
     send(Message::new("poison for one").to_client(direct.id));
     // One run for the room; one of its members is left out of the poison, one comes after it.

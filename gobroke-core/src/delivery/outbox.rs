@@ -264,7 +264,7 @@ impl Outbox {
                 if state.closing.is_some() {
                     state.ended = true;
                     if let Some(wire) = state.wire.take() {
-                        state.panicked |= guarded(|| Ok(wire.shutdown())).is_err();
+                        state.panicked |= guarded(|| wire.shutdown()).is_err();
                     }
                     continue;
                 }
@@ -278,7 +278,7 @@ impl Outbox {
                 return Poll::Pending;
             };
             match write_chunks(&mut **wire, chunks) {
-                Ok(0) => match guarded(|| Ok(wire.poll_writable(cx))) {
+                Ok(0) => match guarded(|| wire.poll_writable(cx)) {
                     Ok(Poll::Ready(Ok(()))) => {}
                     Ok(Poll::Ready(Err(error))) | Err(error) => state.fail(&error),
                     Ok(Poll::Pending) => {
@@ -514,7 +514,7 @@ impl State {
         self.bytes = 0;
         self.lost += std::mem::take(&mut self.messages);
         let wire = self.wire.take();
-        self.panicked |= guarded(|| Ok(drop(wire))).is_err();
+        self.panicked |= guarded(|| drop(wire)).is_err();
         self.wake();
     }
 
@@ -558,7 +558,7 @@ impl Chunk {
 
 /// Writes once, through a wire whose code may panic: that counts as a failed socket.
 fn write(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<usize> {
-    match guarded(|| wire.try_write(bytes)) {
+    match guarded(|| wire.try_write(bytes)).flatten() {
         Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
         Ok(written) => Ok(written.min(bytes.len())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -573,8 +573,8 @@ fn write(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<usize> {
 struct Panicked;
 
 /// Calls a wire, in whose code a panic counts as a failed socket.
-fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(io::Error::other(Panicked)))
+fn guarded<T>(call: impl FnOnce() -> T) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| io::Error::other(Panicked))
 }
 
 /// Writes the front of what waits; several small chunks in one call.
