@@ -125,6 +125,9 @@ pub enum EndpointError {
     /// It returned, or panicked, without having said that it listens.
     #[error("it ended before it was ready")]
     NotReady,
+    /// Its code panicked.
+    #[error("it panicked")]
+    Panicked,
     /// Anything else.
     #[error("{0}")]
     Other(Box<dyn std::error::Error + Send + Sync>),

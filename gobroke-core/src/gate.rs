@@ -303,6 +303,7 @@ impl Gate {
                 options.overflow,
             ),
             closed: AtomicBool::new(false),
+            told_left: AtomicBool::new(false),
             state: Mutex::new(ClientState {
                 metadata,
                 ..ClientState::default()
@@ -317,10 +318,14 @@ impl Gate {
             router.join_local(&client, group);
         }
         if let Some(older) = router.registry.insert(client.clone()) {
-            router.close(&older, CloseReason::Replaced);
+            router.replace(&older);
         }
         router.stats.connected.add(1);
         router.client_came(&client);
+        if router.draining.load(Relaxed) {
+            // The drain began meanwhile, and may have closed all others already.
+            router.close(&client, CloseReason::GoingAway);
+        }
         Ok(Session::new(client, router.clone(), slot))
     }
 

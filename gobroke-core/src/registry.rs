@@ -17,6 +17,8 @@ use crate::{ClientId, Name, client::ClientShared, delivery::members::LaneCounts}
 #[derive(Default)]
 pub(crate) struct Registry {
     clients: DashMap<ClientId, Arc<ClientShared>, RandomState>,
+    /// Sessions whose client has a newer one, until they are gone: who watches and closes sessions sees them too.
+    replaced: DashMap<u64, Arc<ClientShared>, RandomState>,
     groups: DashMap<Name, Arc<Group>, RandomState>,
     next_group: AtomicU64,
     next_epoch: AtomicU64,
@@ -44,14 +46,50 @@ impl Registry {
 
     /// Shows a client; gives back the older session of the same id, which it replaces.
     pub(crate) fn insert(&self, client: Arc<ClientShared>) -> Option<Arc<ClientShared>> {
-        self.clients.insert(client.id, client)
+        match self.clients.entry(client.id) {
+            dashmap::Entry::Vacant(place) => {
+                place.insert(client);
+                None
+            }
+            dashmap::Entry::Occupied(mut shown) => {
+                let older = shown.insert(client);
+                // Under the entry's lock, as the removal below: it finds the session in one of the two.
+                self.replaced.insert(older.epoch, older.clone());
+                Some(older)
+            }
+        }
     }
 
     /// Takes a client away, if it is still this session's.
     pub(crate) fn remove(&self, client: &ClientShared) -> bool {
-        self.clients
+        let shown = self
+            .clients
             .remove_if(&client.id, |_, shown| shown.epoch == client.epoch)
-            .is_some()
+            .is_some();
+        if !shown {
+            self.replaced.remove(&client.epoch);
+        }
+        shown
+    }
+
+    /// How many sessions there are, those that have been replaced and are not gone yet among them.
+    pub(crate) fn sessions_len(&self) -> usize {
+        self.clients.len() + self.replaced.len()
+    }
+
+    /// All sessions, those that have been replaced among them.
+    pub(crate) fn sessions(&self) -> Vec<Arc<ClientShared>> {
+        let mut sessions = Vec::new();
+        self.for_each_session(|session| sessions.push(session.clone()));
+        sessions
+    }
+
+    /// Visits every session. The visitor must not reach into the registry.
+    pub(crate) fn for_each_session(&self, mut visit: impl FnMut(&Arc<ClientShared>)) {
+        self.for_each(&mut visit);
+        for session in &self.replaced {
+            visit(session.value());
+        }
     }
 
     pub(crate) fn client(&self, id: ClientId) -> Option<Arc<ClientShared>> {

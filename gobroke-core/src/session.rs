@@ -3,7 +3,13 @@
 use std::{
     fmt,
     future::poll_fn,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
 };
 
 use tokio::time::timeout;
@@ -66,6 +72,11 @@ impl Session {
     /// [`Outgoing::drive`] (or [`Outgoing::next`]) ends.
     pub fn close(&self, reason: CloseReason) {
         self.router.close(&self.client.0, reason);
+    }
+
+    /// Ends the client at once: what waits for it is dropped. For transports that find their socket lost or stalled.
+    pub fn end(&self, reason: CloseReason) {
+        self.router.end(&self.client.0, reason);
     }
 
     /// The two halves: receiving may wait (that is back-pressure), and must not stop the writing meanwhile.
@@ -194,7 +205,7 @@ impl Incoming<'_> {
 
     /// Waits, holding nothing, until the next turn may begin.
     async fn ready(&mut self, batch: &mut Batch) -> Result<(), Closed> {
-        if self.router.closing.is_cancelled() {
+        if self.router.draining.load(Relaxed) {
             // What was not begun before the drain is not accepted; the session is closed by it.
             std::future::pending::<()>().await;
         }
@@ -237,6 +248,10 @@ impl Incoming<'_> {
 
     /// One turn: as much of the batch as there is room for.
     fn turn(&mut self, batch: &mut Batch) -> Turned {
+        let Some(_under_way) = UnderWay::begin(self.router, self.client) else {
+            // The drain began meanwhile; `ready` keeps what is left.
+            return Turned::Wait;
+        };
         let turn = Turn::begin();
         let turned = self.take(batch);
         self.door.left = turn.end();
@@ -331,6 +346,25 @@ impl Incoming<'_> {
         }) {
             self.router.send_frame(client, frame);
         }
+    }
+}
+
+/// A turn of a door, for which the drain waits.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(router: &Router, client: &'a Client) -> Option<Self> {
+        let doors = &client.0.lane.doors;
+        // Either the drain sees the turn, or the turn sees the drain.
+        doors.fetch_add(1, SeqCst);
+        let under_way = Self(doors);
+        (!router.draining.load(SeqCst)).then_some(under_way)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 

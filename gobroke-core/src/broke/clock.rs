@@ -54,9 +54,9 @@ pub(crate) async fn watch(router: Weak<Router>) {
         let now = router.clock.tick();
         // Collected first: what follows reaches into lanes, and the registry's locks are not held meanwhile.
         let mut due = Vec::new();
-        router
-            .registry
-            .for_each(|client| due.extend(look(client, now).map(|what| (client.clone(), what))));
+        router.registry.for_each_session(|client| {
+            due.extend(look(client, now).map(|what| (client.clone(), what)))
+        });
         for (client, what) in due {
             act(&router, &client, what, now);
         }
@@ -74,7 +74,12 @@ fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
     let heartbeat = &client.heartbeat;
     let options = &client.endpoint.options;
     let (left, waiting) = client.outbox.progress();
-    if !waiting || left != heartbeat.left.swap(left, Relaxed) {
+    let moving = left != heartbeat.left.swap(left, Relaxed);
+    if moving && waiting {
+        // A slow link: its ping, or its pong, is behind what still moves. The write stall watches over it.
+        heartbeat.heard.store(now, Relaxed);
+    }
+    if !waiting || moving {
         heartbeat.moved.store(now, Relaxed);
     } else if now.saturating_sub(heartbeat.moved.load(Relaxed)) > ticks(options.write_stall) {
         return Some(Due::Stalled);

@@ -1,7 +1,10 @@
 //! Start, drain, stop.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, OnceLock,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ use crate::{
     delivery::{lane::Lane, lane::LaneContext, run::Memory},
     error::EndpointError,
     gate::Readiness,
+    logic::run::caught,
     registry::Registry,
     stats::Counters,
 };
@@ -108,6 +112,7 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
         hooks,
         modules: DashMap::new(),
         watchers: RwLock::default(),
+        draining: false.into(),
         closing: CancellationToken::new(),
         logic_cancelled,
         stopped: CancellationToken::new(),
@@ -158,16 +163,23 @@ async fn listen(router: &Arc<Router>, endpoint: Arc<dyn Endpoint>) -> Result<(),
     let name = endpoint.name();
     let (gate, readiness) = Gate::new(router.clone(), name.clone(), endpoint.options());
     let (failed, failure) = tokio::sync::oneshot::channel();
-    let traced = name.clone();
+    let (traced, served_by) = (name.clone(), Arc::downgrade(router));
     router.connections.spawn_on(
         async move {
-            // Kept until the end, so that a panic in it is seen as well: then the channel closes without a word.
-            let served = endpoint.serve(gate).await;
-            if let Err(error) = served
-                && let Err(Err(error)) = failed.send(Err(error))
+            let error = match caught(endpoint.serve(gate)).await {
+                Some(Ok(())) => EndpointError::NotReady,
+                Some(Err(error)) => error,
+                None => EndpointError::Panicked,
+            };
+            let Some(router) = served_by.upgrade() else { return };
+            if matches!(error, EndpointError::Panicked) {
+                router.stats.panics.add(1);
+            }
+            // Whoever waits for it to listen is told; after that, an end before the drain is.
+            if let Err(error) = failed.send(error)
+                && !router.closing.is_cancelled()
             {
-                let _: EndpointError = error;
-                tracing::error!(endpoint = %traced, %error, "an endpoint stopped");
+                tracing::error!(endpoint = %traced, %error, "an endpoint ended before its time: nobody comes in through it");
             }
         },
         &router.handle,
@@ -175,10 +187,7 @@ async fn listen(router: &Arc<Router>, endpoint: Arc<dyn Endpoint>) -> Result<(),
     let source = tokio::select! {
         biased;
         () = ready(&readiness) => return Ok(()),
-        failure = failure => match failure {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) | Err(_) => EndpointError::NotReady,
-        },
+        failure = failure => failure.unwrap_or(EndpointError::NotReady),
     };
     Err(StartError::Endpoint {
         endpoint: name,
@@ -200,24 +209,35 @@ impl Running {
     /// sockets.
     async fn drain(&self, router: &Arc<Router>) {
         let end = Instant::now() + router.hooks.drain;
-        let left = || end.saturating_duration_since(Instant::now());
+        // Logic that takes its time leaves some of it to the closings.
+        let logic_end = Instant::now() + router.hooks.drain.mul_f64(0.6);
+        let left = |end: Instant| end.saturating_duration_since(Instant::now());
+        router.draining.store(true, SeqCst);
         router.closing.cancel();
+        until(logic_end, || {
+            router.lanes.iter().all(|lane| lane.doors.load(SeqCst) == 0)
+        })
+        .await;
+        // All are told before the first is waited for.
+        modules(router)
+            .filter(|module| module.is_passive())
+            .for_each(|module| module.ctx.cancel());
         for module in modules(router).filter(|module| module.is_passive()) {
-            module.stop(left()).await;
+            module.stop(left(logic_end)).await;
         }
         // Modules may feed each other, so all of them have to be empty at once.
-        until(end, || modules(router).all(|module| module.is_idle())).await;
+        until(logic_end, || modules(router).all(|module| module.is_idle())).await;
         until(end, || router.lanes.iter().all(|lane| lane.is_idle())).await;
         if let Some(link) = router.link.get() {
             link.drain(end).await;
         }
         self.close_clients(router, end).await;
-        until(end, || router.registry.len() == 0).await;
+        until(end, || router.registry.sessions_len() == 0).await;
         router.refuses.store(true, Relaxed);
         // `left` of the clients that just went.
         until(end, || modules(router).all(|module| module.is_idle())).await;
         for module in modules(router) {
-            module.stop(left()).await;
+            module.stop(left(end)).await;
         }
         if let Some(link) = router.link.get() {
             link.drain(end).await;
@@ -242,7 +262,7 @@ impl Running {
 
     /// Paced, so that the clients do not come back all at once.
     async fn close_clients(&self, router: &Arc<Router>, end: Instant) {
-        let clients = router.registry.clients();
+        let clients = router.registry.sessions();
         for (index, some) in clients.chunks(router.hooks.close_pace).enumerate() {
             if index > 0 && Instant::now() < end {
                 sleep(Duration::from_millis(10)).await;
@@ -256,9 +276,10 @@ impl Running {
     /// Ends everything at once.
     pub(super) fn abort(&self, router: &Arc<Router>) {
         router.refuses.store(true, Relaxed);
+        router.draining.store(true, SeqCst);
         router.closing.cancel();
         router.logic_cancelled.cancel();
-        for client in router.registry.clients() {
+        for client in router.registry.sessions() {
             client.closed.store(true, Relaxed);
             client.outbox.end(CloseReason::GoingAway);
         }

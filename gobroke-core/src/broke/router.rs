@@ -56,6 +56,8 @@ pub(crate) struct Router {
     pub(crate) watchers: RwLock<Vec<Arc<Module>>>,
     /// The drain begins: endpoints stop accepting, doors stop receiving.
     pub(crate) closing: CancellationToken,
+    /// The same for doors, which look at it for every read: a token has a lock.
+    pub(crate) draining: AtomicBool,
     pub(crate) logic_cancelled: CancellationToken,
     /// Lanes and the clock end.
     pub(crate) stopped: CancellationToken,
@@ -370,6 +372,35 @@ impl Router {
         client.closed.store(true, Relaxed);
     }
 
+    /// Ends a client at once; what waits for it is dropped, and counted.
+    pub(crate) fn end(&self, client: &Arc<ClientShared>, reason: CloseReason) {
+        client.closed.store(true, Relaxed);
+        if client.outbox.closing().is_none() && reason == CloseReason::SlowConsumer {
+            self.stats.slow_consumers.add(1);
+        }
+        let dropped = client.outbox.end(reason);
+        self.stats.dropped.add(dropped as u64);
+    }
+
+    /// A newer session of the same client has come: this one is closed, and logic is told that it left before it is
+    /// told that the newer one joined.
+    pub(crate) fn replace(&self, older: &Arc<ClientShared>) {
+        self.close(older, CloseReason::Replaced);
+        self.tell_left(older, &CloseReason::Replaced);
+    }
+
+    /// Tells logic that a client is gone, once.
+    fn tell_left(&self, client: &Arc<ClientShared>, reason: &CloseReason) {
+        if client.told_left.swap(true, Relaxed) {
+            return;
+        }
+        let left = Client(client.clone());
+        self.watchers
+            .read()
+            .iter()
+            .for_each(|module| module.left(&left, reason));
+    }
+
     pub(crate) fn join_local(&self, client: &Arc<ClientShared>, name: &Name) -> bool {
         let mut state = client.state.lock();
         if state.closed || state.groups.iter().any(|group| group.name == *name) {
@@ -419,11 +450,7 @@ impl Router {
         self.stats.panics.add(client.outbox.has_panicked().into());
         self.stats.disconnected.add(1);
         self.registry.remove(client);
-        let left = Client(client.clone());
-        self.watchers
-            .read()
-            .iter()
-            .for_each(|module| module.left(&left, &reason));
+        self.tell_left(client, &reason);
         self.client_went(client);
     }
 

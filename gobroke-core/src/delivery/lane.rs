@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -91,7 +91,18 @@ impl Entry {
     }
 
     pub(crate) fn weight(&self) -> usize {
-        size_of::<Self>() + self.payload()
+        let targets = match self {
+            Self::Message {
+                to: Recipients::Many(many),
+                ..
+            } => {
+                size_of::<Many>()
+                    + size_of::<usize>()
+                        * (many.groups.len() + many.clients.len() + many.except.len())
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + self.payload() + targets
     }
 }
 
@@ -147,12 +158,13 @@ impl LaneContext {
     fn relieve(&self) {
         while self.memory.held() > self.max_memory {
             let mut oldest = u64::MAX;
-            self.registry
-                .for_each(|client| oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX)));
+            self.registry.for_each_session(|client| {
+                oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX))
+            });
             if oldest == u64::MAX {
                 return;
             }
-            self.registry.for_each(|client| {
+            self.registry.for_each_session(|client| {
                 if client.outbox.oldest() == Some(oldest) {
                     self.stats.slow_consumers.add(1);
                     self.cut(client, CloseReason::SlowConsumer);
@@ -173,12 +185,16 @@ pub(crate) struct Lane {
     passing: Mutex<Passing>,
     task: Notify,
     pub(crate) delivered: AtomicU64,
+    /// Turns of its clients' doors that are under way: the drain waits for them.
+    pub(crate) doors: AtomicUsize,
 }
 
 #[derive(Default)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     phase: Phase,
+    /// The router has stopped: nothing more is queued.
+    closed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -224,6 +240,7 @@ impl Lane {
             passing: Mutex::default(),
             task: Notify::new(),
             delivered: AtomicU64::new(0),
+            doors: AtomicUsize::new(0),
         })
     }
 
@@ -234,6 +251,9 @@ impl Lane {
 
     /// Appends under the lock, having asked for room.
     pub(crate) fn push(&self, queue: &mut Queue, entry: Entry) {
+        if queue.closed {
+            return;
+        }
         self.room.force(entry.weight());
         queue.entries.push_back(entry);
     }
@@ -335,6 +355,9 @@ impl Lane {
             if taken.is_empty() {
                 return true;
             }
+            if until.is_some_and(|until| now >= until) {
+                return false;
+            }
         }
     }
 
@@ -399,7 +422,7 @@ impl Lane {
         loop {
             tokio::select! {
                 () = self.task.notified() => {}
-                () = stopped.cancelled() => return,
+                () = stopped.cancelled() => return self.clear(),
             }
             if !self.take_over() {
                 continue;
@@ -418,8 +441,22 @@ impl Lane {
                 if self.release_if_done() {
                     break;
                 }
+                // Others keep feeding it: its thread's other tasks come first.
+                Yield::default().await;
             }
         }
+    }
+
+    /// Forgets its members and what is queued, when the router has stopped: they hold the lane as it holds them.
+    fn clear(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.phase = Phase::Passing;
+        let entries = std::mem::take(&mut queue.entries);
+        drop(queue);
+        drop(entries);
+        let passing = std::mem::take(&mut *self.passing.lock());
+        drop(passing);
     }
 
     /// Takes the right to pass: what was handed over, or what an idle lane has queued.

@@ -42,7 +42,7 @@ pub(crate) struct Member {
     /// Its index among the pass' pendings.
     pub(crate) pending: u32,
     /// The audiences of the pass that it belongs to, where there are several.
-    pub(crate) audiences: SmallVec<[u16; 4]>,
+    pub(crate) audiences: SmallVec<[u32; 2]>,
 }
 
 impl Member {
@@ -89,7 +89,7 @@ struct LaneGroup {
     members: Vec<Slot>,
     /// The pass in which `audience` was set.
     pass: u64,
-    audience: u16,
+    audience: u32,
 }
 
 /// The clients of a lane and their groups.
@@ -155,7 +155,7 @@ impl Members {
     }
 
     /// The audience that a group has in this pass.
-    pub(crate) fn audience(&mut self, index: u32, pass: u64, new: impl FnOnce() -> u16) -> u16 {
+    pub(crate) fn audience(&mut self, index: u32, pass: u64, new: impl FnOnce() -> u32) -> u32 {
         let group = &mut self.groups[index as usize];
         if group.pass != pass {
             group.pass = pass;
@@ -165,7 +165,7 @@ impl Members {
     }
 
     /// The audience that a group has in this pass already.
-    pub(crate) fn known_audience(&self, index: u32, pass: u64) -> Option<u16> {
+    pub(crate) fn known_audience(&self, index: u32, pass: u64) -> Option<u32> {
         let group = &self.groups[index as usize];
         (group.pass == pass).then_some(group.audience)
     }

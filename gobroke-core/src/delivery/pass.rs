@@ -26,6 +26,9 @@ use crate::{CloseReason, Message, client::ClientShared};
 /// How many writes go between two looks at the clock: 8 of them are about 40 µs.
 const WRITES_PER_LOOK: u32 = 8;
 
+/// A pass ends at so many groups: what it notes of them stays bounded.
+const MAX_AUDIENCES: usize = 4096;
+
 /// So many used audiences are kept, to be used again.
 const SPARE_AUDIENCES: usize = 8;
 
@@ -39,7 +42,7 @@ pub(crate) struct Pass {
     /// Used before, empty again.
     spare_audiences: Vec<Audience>,
     spares: Spares,
-    everyone: Option<u16>,
+    everyone: Option<u32>,
     pendings: Vec<Pending>,
     /// How many of `pendings` are in use; the others wait to be used again.
     pending_count: usize,
@@ -93,14 +96,14 @@ struct Pending {
     /// Lists that it is in since this many of their audience's entries.
     since: Vec<(List, u32)>,
     /// Parts of audiences that it got before it left them: audience, from, to.
-    before: Vec<(u16, u32, u32)>,
+    before: Vec<(u32, u32, u32)>,
     close: Option<CloseReason>,
     forget: bool,
 }
 
 /// A run for those who are in exactly these audiences.
 struct Merged {
-    audiences: Vec<u16>,
+    audiences: Vec<u32>,
     encoder: usize,
     run: Option<Arc<Run>>,
 }
@@ -135,6 +138,7 @@ impl Pass {
         self.active = true;
         let (mut count, mut weight, mut bytes) = (0, 0, 0);
         while bytes < MAX_RUN
+            && self.audiences.len() < MAX_AUDIENCES
             && let Some(entry) = taken.pop_front()
         {
             count += 1;
@@ -243,7 +247,7 @@ impl Pass {
         self.audiences[audience as usize].entries.push(at);
     }
 
-    fn audience(&mut self, members: &mut Members, list: List) -> u16 {
+    fn audience(&mut self, members: &mut Members, list: List) -> u32 {
         let Self {
             audiences,
             spare_audiences,
@@ -257,7 +261,7 @@ impl Pass {
                 list,
                 ..spare.unwrap_or_default()
             });
-            (audiences.len() - 1) as u16
+            (audiences.len() - 1) as u32
         };
         match list {
             List::Everyone => *everyone.get_or_insert_with(new),
@@ -266,7 +270,7 @@ impl Pass {
     }
 
     /// The audience that a list has so far, with its number of entries.
-    fn known_audience(&self, members: &Members, list: List) -> Option<(u16, u32)> {
+    fn known_audience(&self, members: &Members, list: List) -> Option<(u32, u32)> {
         let audience = match list {
             List::Everyone => self.everyone?,
             List::Group(index) => members.known_audience(index, self.number)?,
@@ -342,7 +346,7 @@ impl Pass {
                 let slot = members.list(audience.list)[place];
                 if let Some(member) = members.get_mut(slot) {
                     member.enter_pass(self.number);
-                    member.audiences.push(index as u16);
+                    member.audiences.push(index as u32);
                 }
             }
         }
@@ -410,7 +414,7 @@ impl Pass {
         let Some(member) = members.get(slot) else {
             return false;
         };
-        let current = self.cursor.audience as u16;
+        let current = self.cursor.audience as u32;
         let marked = member.pass == self.number;
         if marked && member.pending != NONE {
             return false;
@@ -439,7 +443,7 @@ impl Pass {
     /// An audience's run for an encoder; `None` where the encoder panicked.
     fn run(
         &mut self,
-        audience: u16,
+        audience: u32,
         encoder: &Arc<dyn Encoder>,
         context: &LaneContext,
     ) -> Option<Arc<Run>> {
@@ -458,7 +462,7 @@ impl Pass {
     /// The run of those who are in several audiences.
     fn merged(
         &mut self,
-        of: &[u16],
+        of: &[u32],
         encoder: &Arc<dyn Encoder>,
         context: &LaneContext,
     ) -> Option<Arc<Run>> {
@@ -492,7 +496,7 @@ impl Pass {
         run
     }
 
-    fn pick(&self, picks: &mut Vec<Pick>, audience: u16, from: u32, to: u32) {
+    fn pick(&self, picks: &mut Vec<Pick>, audience: u32, from: u32, to: u32) {
         let entries = &self.audiences[audience as usize].entries[from as usize..to as usize];
         picks.extend((from..to).zip(entries).map(|(index, &entry)| Pick {
             entry,
@@ -518,7 +522,7 @@ impl Pass {
                 }
                 continue;
             }
-            let Some(run) = self.run(pick.audience as u16, encoder, context) else {
+            let Some(run) = self.run(pick.audience as u32, encoder, context) else {
                 // What the encoder panicked at may leave this member out.
                 if !encode(&self.entries[pick.entry as usize], encoder, draft) {
                     return false;

@@ -519,14 +519,23 @@ impl Module {
             return;
         };
         match make {
-            Make::Once(doer) => self.spawn(self.clone().work(queues[0].clone(), doer, None)),
+            Make::Once(doer) => {
+                let work = self.clone().work(queues[0].clone(), doer, None);
+                self.spawn(work);
+            }
             Make::Again(make) => {
                 let make: Factory = make.into();
                 for queue in queues {
-                    self.spawn(self.clone().work(queue.clone(), make(), Some(make.clone())));
+                    self.spawn(self.clone().work_made(queue.clone(), make.clone()));
                 }
             }
         }
+    }
+
+    /// Makes the worker in its own task: a factory may panic, or reach into the router.
+    async fn work_made(self: Arc<Self>, queue: Arc<Queue>, make: Factory) {
+        let doer = self.make_anew(&make, &mut 0).await;
+        self.work(queue, doer, Some(make)).await;
     }
 
     async fn work(self: Arc<Self>, queue: Arc<Queue>, mut doer: Doer, make: Option<Factory>) {

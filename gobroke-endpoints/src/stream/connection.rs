@@ -80,9 +80,9 @@ pub(crate) async fn run_through_task<R, W, D>(
             linger(&mut reader.stream).await;
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            session.close(CloseReason::SlowConsumer);
+            session.end(CloseReason::SlowConsumer);
         }
-        Err(_) => session.close(CloseReason::ConnectionLost),
+        Err(_) => session.end(CloseReason::ConnectionLost),
     }
 }
 

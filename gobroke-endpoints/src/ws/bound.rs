@@ -65,7 +65,12 @@ async fn handshake(server: Arc<Server>, stream: TcpStream, remote: SocketAddr, s
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
-    match timeout(patience, connection).await {
+    let served = tokio::select! {
+        served = timeout(patience, connection) => served,
+        // Who has asked for nothing by then would be refused.
+        () = server.gate.closing() => return,
+    };
+    match served {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             if error.is_parse() || error.is_timeout() || error.is_incomplete_message() {

@@ -172,7 +172,7 @@ fn not_json(why: &serde_json::Error) -> FrameError {
 }
 
 fn id(raw: &RawValue) -> Result<MessageId, FrameError> {
-    let text = serde_json::from_str::<&str>(raw.get()).ok();
+    let text = serde_json::from_str::<String>(raw.get()).ok();
     text.and_then(|text| text.parse().ok()).ok_or_else(|| {
         FrameError::bad_frame(format!(
             r#""id" must be a UUID in a text, and {} is none; or leave it out, and the message gets one"#,
@@ -185,7 +185,7 @@ fn payload(fields: &Fields<'_>) -> Result<(Bytes, Format), FrameError> {
     match (fields.payload, fields.payload_base64) {
         (Some(json), None) => Ok((Bytes::copy_from_slice(json.get().as_bytes()), Format::Text)),
         (None, Some(base64)) => {
-            let bytes = serde_json::from_str::<&str>(base64.get()).ok();
+            let bytes = serde_json::from_str::<String>(base64.get()).ok();
             let bytes = bytes.and_then(|text| STANDARD.decode(text).ok()).ok_or_else(|| {
                 FrameError::bad_frame(r#""payload_base64" must be base64 with padding (RFC 4648, section 4) in a text"#)
             })?;
