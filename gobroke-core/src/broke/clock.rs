@@ -55,7 +55,7 @@ pub(crate) async fn watch(router: Weak<Router>) {
         // Collected first: what follows reaches into lanes, and the registry's locks are not held meanwhile.
         let mut due = Vec::new();
         router.registry.for_each_session(|client| {
-            due.extend(look(client, now).map(|what| (client.clone(), what)))
+            due.extend(look(client, now).map(|what| (client.clone(), what)));
         });
         for (client, what) in due {
             act(&router, &client, what, now);

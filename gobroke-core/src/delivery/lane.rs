@@ -159,7 +159,7 @@ impl LaneContext {
         while self.memory.held() > self.max_memory {
             let mut oldest = u64::MAX;
             self.registry.for_each_session(|client| {
-                oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX))
+                oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX));
             });
             if oldest == u64::MAX {
                 return;

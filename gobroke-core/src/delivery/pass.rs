@@ -500,7 +500,7 @@ impl Pass {
         let entries = &self.audiences[audience as usize].entries[from as usize..to as usize];
         picks.extend((from..to).zip(entries).map(|(index, &entry)| Pick {
             entry,
-            audience: audience.into(),
+            audience,
             index,
         }));
     }
@@ -522,7 +522,7 @@ impl Pass {
                 }
                 continue;
             }
-            let Some(run) = self.run(pick.audience as u32, encoder, context) else {
+            let Some(run) = self.run(pick.audience, encoder, context) else {
                 // What the encoder panicked at may leave this member out.
                 if !encode(&self.entries[pick.entry as usize], encoder, draft) {
                     return false;
