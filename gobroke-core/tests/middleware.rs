@@ -88,7 +88,7 @@ async fn what_it_rejects_goes_no_further_and_the_sender_is_told_why() {
     assert!(matches!(client.frame().await, Some(Received::Welcome(_))));
     match client.frame().await {
         Some(Received::Error { code, message }) => {
-            assert_eq!((&*code, &*message), ("rejected", "too large"))
+            assert_eq!((&*code, &*message), ("rejected", "too large"));
         }
         other => panic!("{other:?}"),
     }
