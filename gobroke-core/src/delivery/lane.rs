@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -126,8 +127,9 @@ impl LaneContext {
     pub(crate) fn group_left(&self, group: &Group) {
         if self.registry.leave(group, self.index)
             && let Some(told) = self.on_group_gone.get()
+            && catch_unwind(AssertUnwindSafe(|| told(group))).is_err()
         {
-            told(group);
+            self.stats.panics.add(1);
         }
     }
 
@@ -135,7 +137,7 @@ impl LaneContext {
         let mut draft = Draft::default();
         if reason.is_sendable() {
             let encode = || client.encoder.close(reason, &mut draft.bytes);
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(encode)).is_err() {
+            if catch_unwind(AssertUnwindSafe(encode)).is_err() {
                 self.stats.panics.add(1);
                 return Draft::default();
             }
@@ -219,14 +221,20 @@ struct Passing {
     last_end: Option<Instant>,
 }
 
-/// The right to pass. Dropped in a panic, it gives the lane back and leaves the rest to the lane's task.
-struct Claim<'a>(&'a Lane);
+/// A turn's right to pass. Its end, by a panic too, gives the lane back: as what is noted here.
+struct Claim<'a> {
+    lane: &'a Lane,
+    back: Option<Phase>,
+}
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.queue.lock().phase = Phase::Handed;
-            self.0.wake();
+        let Some(phase) = self.back else {
+            return;
+        };
+        self.lane.queue.lock().phase = phase;
+        if phase == Phase::Handed {
+            self.lane.wake();
         }
     }
 }
@@ -272,31 +280,25 @@ impl Lane {
 
     /// Makes the pass on this thread, unless somebody is at it: for a slice of time at the most.
     pub(crate) fn pass_here(&self) {
-        match self.claim() {
-            Some(Phase::Idle) => {}
-            Some(resting) => {
-                // It gathers; what may go ahead does.
-                let claim = Claim(self);
-                self.write_ahead();
-                self.queue.lock().phase = resting;
-                drop(claim);
+        let Some(phase) = self.claim() else {
+            return;
+        };
+        let mut claim = Claim {
+            lane: self,
+            back: Some(phase),
+        };
+        if phase == Phase::Resting {
+            // It gathers; what may go ahead does.
+            return self.write_ahead();
+        }
+        claim.back = Some(Phase::Handed);
+        let until = Instant::now() + SLICE;
+        while self.slice(Some(until)) && Instant::now() < until {
+            if self.release_if_done() {
+                claim.back = None;
                 return;
             }
-            None => return,
         }
-        let claim = Claim(self);
-        let until = Instant::now() + SLICE;
-        loop {
-            if !self.slice(Some(until)) || Instant::now() >= until {
-                self.queue.lock().phase = Phase::Handed;
-                self.wake();
-                break;
-            }
-            if self.release_if_done() {
-                break;
-            }
-        }
-        drop(claim);
     }
 
     /// Takes the right to pass from an idle or resting lane that has something queued; gives the phase it was in.
@@ -476,24 +478,23 @@ impl Lane {
     /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass and not the lane.
     fn slice_caught(&self) -> bool {
         let until = Instant::now() + SLICE;
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.slice(Some(until))))
-            .unwrap_or_else(|_| {
-                let mut passing = self.passing.lock();
-                let Passing { members, pass, .. } = &mut *passing;
-                let lost = pass.abandon(members);
-                self.context.stats.panics.add(1);
-                self.context.stats.dropped.add(lost as u64);
-                tracing::error!(
-                    lane = self.context.index,
-                    lost,
-                    "a pass panicked; its messages are lost"
-                );
-                true
-            })
+        catch_unwind(AssertUnwindSafe(|| self.slice(Some(until)))).unwrap_or_else(|_| {
+            let mut passing = self.passing.lock();
+            let Passing { members, pass, .. } = &mut *passing;
+            let lost = pass.abandon(members);
+            self.context.stats.panics.add(1);
+            self.context.stats.dropped.add(lost as u64);
+            tracing::error!(
+                lane = self.context.index,
+                lost,
+                "a pass panicked; its messages are lost"
+            );
+            true
+        })
     }
 
     fn write_ahead_caught(&self) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.write_ahead())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.write_ahead())).is_err() {
             self.context.stats.panics.add(1);
         }
     }
