@@ -159,19 +159,18 @@ impl LaneContext {
     /// While all outboxes together hold too much: those who hold the oldest run go, together.
     fn relieve(&self) {
         while self.memory.held() > self.max_memory {
-            let mut oldest = u64::MAX;
-            self.registry.for_each_session(|client| {
-                oldest = oldest.min(client.outbox.oldest().unwrap_or(u64::MAX));
-            });
-            if oldest == u64::MAX {
+            // Collected first: whoever comes or goes would wait for the registry, and that for writes under way.
+            let clients = self.registry.sessions();
+            let oldest = clients.iter().filter_map(|client| client.outbox.oldest());
+            let Some(oldest) = oldest.min() else {
                 return;
-            }
-            self.registry.for_each_session(|client| {
+            };
+            for client in &clients {
                 if client.outbox.oldest() == Some(oldest) {
                     self.stats.slow_consumers.add(1);
                     self.cut(client, CloseReason::SlowConsumer);
                 }
-            });
+            }
         }
     }
 }
