@@ -3,15 +3,10 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::{
     Admission, ClientId, CloseReason, ConnectRequest, Encoder, EndpointOptions, Name, Refusal,
@@ -20,6 +15,10 @@ use crate::{
     client::{ClientShared, ClientState, EndpointShared, Heartbeat, NO_SLOT},
     delivery::{lane::Entry, outbox::Outbox, turn::Turn},
     id::unix_millis,
+    sync::{
+        Mutex, Notify,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// An endpoint's hold on the router: it says that it listens, admits connections, and learns of the drain.
@@ -83,7 +82,7 @@ impl Drop for Slot {
 #[derive(Debug)]
 pub struct Admitted {
     slot: Slot,
-    admission: Admission,
+    pub(crate) admission: Admission,
     remote: Option<SocketAddr>,
 }
 

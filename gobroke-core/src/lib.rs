@@ -56,6 +56,7 @@ mod name;
 mod registry;
 mod session;
 mod stats;
+mod sync;
 
 pub mod cluster;
 pub mod docs;

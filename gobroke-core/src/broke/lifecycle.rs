@@ -51,19 +51,11 @@ impl Drop for Running {
     }
 }
 
-pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
+pub(super) async fn start(mut builder: BrokeBuilder) -> Result<Broke, StartError> {
     let handle = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-    let BrokeBuilder {
-        instance,
-        endpoints,
-        logic,
-        middleware,
-        hooks,
-        lanes,
-        lane_bytes,
-        memory: max_memory,
-        cluster,
-    } = builder;
+    let endpoints = std::mem::take(&mut builder.endpoints);
+    let logic = std::mem::take(&mut builder.logic);
+    let cluster = builder.cluster.take();
     for (index, endpoint) in endpoints.iter().enumerate() {
         if endpoints[..index]
             .iter()
@@ -72,55 +64,12 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
             return Err(StartError::DuplicateEndpoint(endpoint.name()));
         }
     }
-    let (registry, memory, stats) = (
-        Arc::<Registry>::default(),
-        Arc::<Memory>::default(),
-        Arc::<Counters>::default(),
-    );
     let coalesce = endpoints
         .iter()
         .map(|endpoint| endpoint.options().coalesce)
         .min()
         .unwrap_or_default();
-    let count = lanes
-        .unwrap_or_else(|| handle.metrics().num_workers())
-        .max(1);
-    let lanes: Box<[Arc<Lane>]> = (0..count)
-        .map(|index| {
-            let context = LaneContext {
-                index,
-                registry: registry.clone(),
-                memory: memory.clone(),
-                max_memory,
-                stats: stats.clone(),
-                coalesce,
-                on_group_gone: OnceLock::new(),
-            };
-            Lane::new(context, lane_bytes)
-        })
-        .collect();
-    let logic_cancelled = CancellationToken::new();
-    let router = Arc::new(Router {
-        instance: instance.unwrap_or_else(|| format!("gobroke-{}", ClientId::new()).into()),
-        handle: handle.clone(),
-        clock: Clock::new(),
-        lanes,
-        registry,
-        memory,
-        stats,
-        middleware,
-        hooks,
-        modules: DashMap::new(),
-        watchers: RwLock::default(),
-        draining: false.into(),
-        closing: CancellationToken::new(),
-        logic_cancelled,
-        stopped: CancellationToken::new(),
-        refuses: false.into(),
-        connections: TaskTracker::new(),
-        addresses: Mutex::default(),
-        link: OnceLock::new(),
-    });
+    let router = assemble(builder, coalesce, &handle);
     let tasks = TaskTracker::new();
     for lane in &router.lanes {
         tasks.spawn_on(lane.clone().run(router.stopped.clone()), &handle);
@@ -156,6 +105,63 @@ pub(super) async fn start(builder: BrokeBuilder) -> Result<Broke, StartError> {
             Err(error)
         }
     }
+}
+
+/// A router of a builder's bounds, middleware and hooks; nothing of it runs yet.
+pub(crate) fn assemble(builder: BrokeBuilder, coalesce: Duration, handle: &Handle) -> Arc<Router> {
+    let BrokeBuilder {
+        instance,
+        middleware,
+        hooks,
+        lanes,
+        lane_bytes,
+        memory: max_memory,
+        ..
+    } = builder;
+    let (registry, memory, stats) = (
+        Arc::<Registry>::default(),
+        Arc::<Memory>::default(),
+        Arc::<Counters>::default(),
+    );
+    let count = lanes
+        .unwrap_or_else(|| handle.metrics().num_workers())
+        .max(1);
+    let lanes: Box<[Arc<Lane>]> = (0..count)
+        .map(|index| {
+            let context = LaneContext {
+                index,
+                registry: registry.clone(),
+                memory: memory.clone(),
+                max_memory,
+                stats: stats.clone(),
+                coalesce,
+                on_group_gone: OnceLock::new(),
+            };
+            Lane::new(context, lane_bytes)
+        })
+        .collect();
+    let logic_cancelled = CancellationToken::new();
+    Arc::new(Router {
+        instance: instance.unwrap_or_else(|| format!("gobroke-{}", ClientId::new()).into()),
+        handle: handle.clone(),
+        clock: Clock::new(),
+        lanes,
+        registry,
+        memory,
+        stats,
+        middleware,
+        hooks,
+        modules: DashMap::new(),
+        watchers: RwLock::default(),
+        draining: false.into(),
+        closing: CancellationToken::new(),
+        logic_cancelled,
+        stopped: CancellationToken::new(),
+        refuses: false.into(),
+        connections: TaskTracker::new(),
+        addresses: Mutex::default(),
+        link: OnceLock::new(),
+    })
 }
 
 /// Starts an endpoint, and waits until it listens.

@@ -3,7 +3,7 @@
 mod builder;
 pub(crate) mod clock;
 mod clustered;
-mod lifecycle;
+pub(crate) mod lifecycle;
 pub(crate) mod router;
 
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc};

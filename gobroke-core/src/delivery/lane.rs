@@ -13,9 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
-use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,6 +28,7 @@ use crate::{
     client::ClientShared,
     registry::{Group, Registry},
     stats::Counters,
+    sync::{Instant, Mutex, MutexGuard, Notify, sleep_until},
 };
 
 /// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
@@ -300,6 +299,17 @@ impl Lane {
         }
     }
 
+    /// What the one with the right to pass touches: nobody else has it now.
+    fn passing(&self) -> MutexGuard<'_, Passing> {
+        let passing = self.passing.try_lock();
+        debug_assert!(
+            passing.is_some() || self.queue.lock().closed,
+            "one pass of a lane at a time"
+        );
+        // When the router has stopped, its members are being forgotten.
+        passing.unwrap_or_else(|| self.passing.lock())
+    }
+
     /// Takes the right to pass from an idle or resting lane that has something queued; gives the phase it was in.
     fn claim(&self) -> Option<Phase> {
         let mut queue = self.queue.lock();
@@ -323,7 +333,7 @@ impl Lane {
 
     /// Passes what is queued; says whether that is done, or the time was over. Only with the right to pass.
     fn slice(&self, until: Option<Instant>) -> bool {
-        let mut passing = self.passing.lock();
+        let mut passing = self.passing();
         let Passing {
             members,
             pass,
@@ -380,7 +390,7 @@ impl Lane {
     /// Writes direct messages whose client nothing before them concerns: an answer does not wait for somebody else's
     /// room. Only with the right to pass.
     fn write_ahead(&self) {
-        let mut passing = self.passing.lock();
+        let mut passing = self.passing();
         let Passing {
             members,
             pass,
@@ -435,7 +445,7 @@ impl Lane {
                     Yield::default().await;
                     continue;
                 }
-                let rest = self.passing.lock().demand.rest(self.context.coalesce);
+                let rest = self.passing().demand.rest(self.context.coalesce);
                 if !rest.is_zero() {
                     self.rest(rest).await;
                 }
@@ -478,7 +488,7 @@ impl Lane {
     fn slice_caught(&self) -> bool {
         let until = Instant::now() + SLICE;
         catch_unwind(AssertUnwindSafe(|| self.slice(Some(until)))).unwrap_or_else(|_| {
-            let mut passing = self.passing.lock();
+            let mut passing = self.passing();
             let Passing { members, pass, .. } = &mut *passing;
             let lost = pass.abandon(members);
             self.context.stats.panics.add(1);
@@ -500,7 +510,7 @@ impl Lane {
 
     /// Gathers: in steps as long as the last pass; the first in which nothing came ends it.
     async fn rest(&self, rest: Duration) {
-        let step = self.passing.lock().demand.step();
+        let step = self.passing().demand.step();
         let end = Instant::now() + rest;
         let mut queued = {
             let mut queue = self.queue.lock();
@@ -514,7 +524,7 @@ impl Lane {
             if now >= end {
                 break;
             }
-            tokio::time::sleep_until((now + step).min(end)).await;
+            sleep_until((now + step).min(end)).await;
             let length = self.queue.lock().entries.len();
             most = most.max(length);
             if length <= queued {
@@ -526,7 +536,7 @@ impl Lane {
         while !self.wake_up() {
             Yield::default().await;
         }
-        self.passing.lock().demand.rested(most > before);
+        self.passing().demand.rested(most > before);
     }
 
     /// Ends a rest.

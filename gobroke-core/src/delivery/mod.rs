@@ -7,6 +7,8 @@
 //! costs 4 to 8 µs whatever is in it, so everything is decided by how many messages go into one.
 
 pub(crate) mod demand;
+#[cfg(all(test, gobroke_interleavings))]
+mod interleavings;
 pub(crate) mod lane;
 pub(crate) mod members;
 pub(crate) mod outbox;

@@ -8,14 +8,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
-
 use super::{
     Overflow,
     run::{Draft, Mark, Memory, Run},
     wire::Wire,
 };
-use crate::CloseReason;
+use crate::{CloseReason, sync::Mutex};
 
 /// Waiting chunks below this size are gathered into one write.
 const GATHER: usize = 16 << 10;

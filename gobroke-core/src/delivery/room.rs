@@ -1,15 +1,15 @@
 //! [`Room`]: how full a queue is, and a way to wait until it is less so.
 
-use std::sync::{
-    Arc,
+use std::sync::Arc;
+
+use crate::sync::{
+    Notify,
     atomic::{
         AtomicUsize,
         Ordering::{Relaxed, SeqCst},
         fence,
     },
 };
-
-use tokio::sync::Notify;
 
 /// How full a queue is, counted in entries and bytes, each with a bound.
 ///

@@ -8,7 +8,11 @@ use std::sync::{
 use super::Overflow;
 
 /// How many bytes of messages a pass joins into one run at the most. A larger message goes alone.
-pub(crate) const MAX_RUN: usize = 256 << 10;
+pub(crate) const MAX_RUN: usize = if cfg!(gobroke_interleavings) {
+    64
+} else {
+    256 << 10
+};
 
 /// Where a message ends in its run, and how it may be treated when its receiver is slow.
 #[derive(Clone, Copy, Debug)]

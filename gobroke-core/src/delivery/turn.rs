@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     ClientId, Name, broke::router::Router, client::ClientShared, logic::module::Module,
-    registry::Registry,
+    registry::Registry, sync::thread_local,
 };
 
 #[derive(Default)]
