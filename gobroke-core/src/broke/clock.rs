@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::router::Router;
 use crate::{CloseReason, client::ClientShared, delivery::lane::Entry};
@@ -40,17 +41,17 @@ fn ticks(duration: Duration) -> u32 {
 }
 
 /// Watches all connections: one task and one timer, however many there are.
-pub(crate) async fn watch(router: Weak<Router>) {
+pub(crate) async fn watch(router: Weak<Router>, stopped: CancellationToken) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stopped.cancelled() => return,
+        }
         let Some(router) = router.upgrade() else {
             return;
         };
-        if router.stopped.is_cancelled() {
-            return;
-        }
         let now = router.clock.tick();
         // Collected first: what follows reaches into lanes, and the registry's locks are not held meanwhile.
         let mut due = Vec::new();

@@ -74,7 +74,8 @@ pub(super) async fn start(mut builder: BrokeBuilder) -> Result<Broke, StartError
     for lane in &router.lanes {
         tasks.spawn_on(lane.clone().run(router.stopped.clone()), &handle);
     }
-    tasks.spawn_on(clock::watch(Arc::downgrade(&router)), &handle);
+    let watch = clock::watch(Arc::downgrade(&router), router.stopped.clone());
+    tasks.spawn_on(watch, &handle);
     let running = Running {
         router: Arc::downgrade(&router),
         tasks,
