@@ -100,6 +100,11 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // The connection's task panicked.
+        self.router
+            .stats
+            .panics
+            .add(std::thread::panicking().into());
         self.router.forget(&self.client.0);
     }
 }
