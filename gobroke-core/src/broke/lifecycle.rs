@@ -236,7 +236,8 @@ impl Running {
         until(logic_end, || modules(router).all(|module| module.is_idle())).await;
         until(end, || router.lanes.iter().all(|lane| lane.is_idle())).await;
         if let Some(link) = router.link.get() {
-            link.drain(end).await;
+            // Half of what is left of the time: the clients need some, too.
+            link.drain(Instant::now() + left(end) / 2).await;
         }
         self.close_clients(router, end).await;
         until(end, || router.registry.sessions_len() == 0).await;

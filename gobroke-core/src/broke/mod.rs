@@ -3,6 +3,7 @@
 mod builder;
 pub(crate) mod clock;
 mod clustered;
+mod everywhere;
 pub(crate) mod lifecycle;
 pub(crate) mod router;
 

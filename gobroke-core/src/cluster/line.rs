@@ -20,6 +20,7 @@ mod receiving;
 mod sending;
 #[cfg(test)]
 mod tests;
+mod track;
 
 use std::time::Duration;
 

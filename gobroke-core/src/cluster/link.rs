@@ -12,7 +12,10 @@ mod local;
 mod lookups;
 mod outgoing;
 mod pending;
+mod permit;
+mod record;
 mod registrar;
+mod resolve;
 mod stats;
 
 use std::{
@@ -32,10 +35,11 @@ pub use self::stats::ClusterStats;
 pub(crate) use self::{
     local::{Local, Missing},
     outgoing::{Handed, Readiness},
+    permit::{Permit, Remote},
 };
 use self::{
     outgoing::Outgoing,
-    pending::{Key, Resolving, Share, command, to_all},
+    pending::{Key, Resolving, Share, command},
     registrar::Registrar,
 };
 use super::{
@@ -43,7 +47,7 @@ use super::{
     envelope::Command,
     line::{Bounds, Lines, Out},
 };
-use crate::{ClientId, ClientInfo, Message, Metadata, Name, Source, delivery::room::Room};
+use crate::{ClientId, ClientInfo, Metadata, Name, Source, delivery::room::Room};
 
 /// How many bytes may wait for the carrier. At half the doors wait, at the whole sends are refused with `Full`; while
 /// the cluster is away, what exceeds it is dropped and counted.
@@ -52,6 +56,8 @@ pub(crate) const QUEUE: usize = 8 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// How often a drain looks at what is left.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often a drain asks others how far they are.
+const PRESS: Duration = Duration::from_millis(50);
 /// How long leaving may take beyond the drain.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -76,28 +82,6 @@ struct Shared {
     wanted: Notify,
     /// The carrier had no room.
     stalled: Notify,
-}
-
-/// Room that is reserved for a message, so that sending it cannot fail any more. Dropping it gives the room back.
-pub(crate) struct Permit<'a> {
-    shared: &'a Shared,
-    /// `None` while the cluster is away and no room is left: the message is dropped and counted.
-    share: Option<Share>,
-}
-
-/// The targets of a message that are not here, or not only.
-#[derive(Debug, Default)]
-pub(crate) struct Remote {
-    /// Clients that are not here.
-    pub(crate) clients: Vec<ClientId>,
-    pub(crate) groups: Vec<Name>,
-    pub(crate) all: bool,
-}
-
-impl Remote {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.clients.is_empty() && self.groups.is_empty() && !self.all
-    }
 }
 
 impl Link {
@@ -132,7 +116,9 @@ impl Link {
             stopped: CancellationToken::new(),
             shared,
         };
-        link.spawn(arrivals::run);
+        // Those who are there already are known before anything is sent.
+        let arrived = arrivals::greet(&link.shared);
+        link.spawn(|shared| arrivals::run(shared, arrived));
         link.spawn(lookups::run);
         link.spawn(registrar::run);
         link.spawn(mind_the_time);
@@ -247,19 +233,25 @@ impl Link {
         carrier.count().await
     }
 
-    /// Waits until what was sent has been handed over and acknowledged, until `end` at the latest.
+    /// Waits until what was sent has been handed over and acknowledged, until `end` at the latest; not for a cluster
+    /// that is away.
     pub(crate) async fn drain(&self, end: Instant) {
-        while Instant::now() < end {
+        let mut press = Instant::now();
+        loop {
+            let now = Instant::now();
             {
                 let mut outgoing = self.shared.lock();
-                let now = Instant::now();
                 outgoing.flush(now);
-                if outgoing.is_drained() && outgoing.lines.is_settled() {
+                let done = outgoing.is_drained() && outgoing.lines.is_settled();
+                if done || !outgoing.is_up() || now >= end {
                     return;
                 }
-                let mut out = Out::default();
-                outgoing.lines.press(now, &mut out);
-                outgoing.publish(&mut out);
+                if now >= press {
+                    let mut out = Out::default();
+                    outgoing.lines.press(now, &mut out);
+                    outgoing.publish(&mut out);
+                    press = now + PRESS;
+                }
             }
             sleep(LOOK).await;
         }
@@ -270,7 +262,11 @@ impl Link {
         self.stopped.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        let carrier = self.shared.lock().carrier.clone();
+        let carrier = {
+            let mut outgoing = self.shared.lock();
+            outgoing.give_up();
+            outgoing.carrier.clone()
+        };
         if timeout_at(end + LEAVE, carrier.leave()).await.is_err() {
             tracing::warn!(
                 "leaving the cluster took too long; others learn of it when the lease ends"
@@ -331,67 +327,6 @@ impl fmt::Debug for Link {
     }
 }
 
-impl Permit<'_> {
-    /// Sends a message to those of its targets that are elsewhere; `message` says who is left out.
-    /// `logic` is the module that sends it.
-    pub(crate) fn send(self, message: &Message, remote: Remote, logic: Option<&Name>) -> Handed {
-        if remote.all {
-            // Whoever and whatever group is addressed beside everyone is part of everyone.
-            return self.commit(|outgoing, share, now| {
-                if outgoing.instances.is_empty() {
-                    return None;
-                }
-                let sender = outgoing.sender(message.source(), logic);
-                Some(outgoing.send(&sender, to_all(message), share, now))
-            });
-        }
-        let clients = remote.clients.into_iter().map(Key::Client);
-        let keys = clients.chain(remote.groups.into_iter().map(Key::Group));
-        let load = super::envelope::Load::Message(message.clone());
-        self.resolve(Resolving::new(load), keys, logic)
-    }
-
-    fn resolve(
-        self,
-        resolving: Resolving,
-        keys: impl IntoIterator<Item = Key>,
-        logic: Option<&Name>,
-    ) -> Handed {
-        self.commit(|outgoing, share, now| {
-            let sender = outgoing.sender(resolving.load.source(), logic);
-            Some(outgoing.resolve(&sender, resolving, keys, share, now))
-        })
-    }
-
-    /// Uses the share: `send` takes it over, or says with `None` that there is nothing to be sent.
-    fn commit(
-        mut self,
-        send: impl FnOnce(&mut Outgoing, Share, Instant) -> Option<Handed>,
-    ) -> Handed {
-        let now = Instant::now();
-        let mut outgoing = self.shared.lock();
-        let Some(share) = self.share else {
-            outgoing.counts.dropped += 1;
-            return Handed::default();
-        };
-        let Some(handed) = send(&mut outgoing, share, now) else {
-            return Handed::default();
-        };
-        self.share = None;
-        outgoing.flush(now);
-        self.shared.wake(&outgoing);
-        handed
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if let Some(share) = self.share.filter(|share| share.pressing) {
-            self.shared.room.release(1, share.weight);
-        }
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock()
@@ -402,7 +337,8 @@ impl Shared {
         if !outgoing.wanted.is_empty() {
             self.wanted.notify_one();
         }
-        if outgoing.is_stalled() {
+        // While the cluster is away, its return is what sets going what is stalled.
+        if outgoing.is_stalled() && outgoing.is_up() {
             self.stalled.notify_one();
         }
         if !outgoing.own.is_empty() {

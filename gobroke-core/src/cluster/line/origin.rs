@@ -1,11 +1,11 @@
 //! [`Origin`]: the two lines from one instance, put back into the one order in which it sent.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Bounds, Counts, Delivery, Out};
+use super::{
+    Bounds, Counts, Delivery, Out,
+    track::{Held, Track},
+};
 use crate::cluster::{
     InstanceId, To,
     envelope::{self, After, Base, Line, Mark, Numbered, Position},
@@ -13,9 +13,6 @@ use crate::cluster::{
 
 /// How many runs of missing numbers one question names.
 const RANGES: usize = 512;
-
-/// What a frame that is held back costs beside its content, about.
-const EACH: usize = 96;
 
 /// What a receiver knows of an origin.
 #[derive(Debug)]
@@ -44,25 +41,6 @@ enum Start {
     Known(Base),
 }
 
-/// One line, as far as it has been taken.
-#[derive(Debug, Default)]
-struct Track {
-    taken: Position,
-    /// How far it goes, as the origin said in a mark.
-    known: Position,
-    held: BTreeMap<u64, Held>,
-}
-
-/// A frame that came before its turn.
-#[derive(Debug)]
-struct Held {
-    before: u64,
-    cargo: bool,
-    /// The number on the other line that comes before it.
-    after: u64,
-    content: Bytes,
-}
-
 /// Something is missing.
 #[derive(Debug)]
 struct Gap {
@@ -73,71 +51,6 @@ struct Gap {
     /// What was known to exist at `since`: given up together.
     pair: u64,
     all: u64,
-}
-
-impl Track {
-    fn next(&self) -> u64 {
-        self.taken.number + 1
-    }
-
-    /// The highest number that is known to exist; `told` is what the other line tells.
-    fn highest(&self, told: u64) -> u64 {
-        let held = self.held.last_key_value().map_or(0, |(number, _)| *number);
-        self.known.number.max(held).max(told)
-    }
-
-    /// The number on the other line that what is held here tells of.
-    fn tells(&self) -> u64 {
-        self.held.last_key_value().map_or(0, |(_, held)| held.after)
-    }
-
-    /// The runs of numbers through `through` that have not come, at most `most` of them.
-    fn missing(&self, from: u64, through: u64, most: usize) -> Vec<(u64, u64)> {
-        let mut next = from.max(self.next());
-        let mut runs = Vec::new();
-        for number in self.held.range(next..).map(|(number, _)| *number) {
-            if number > through || runs.len() >= most {
-                break;
-            }
-            if number > next {
-                runs.push((next, number - 1));
-            }
-            next = number + 1;
-        }
-        if next <= through && runs.len() < most {
-            runs.push((next, through));
-        }
-        runs
-    }
-
-    /// Counts what was between the last frame taken and this point as lost.
-    fn settle(&mut self, cargo: u64, counts: &mut Counts) {
-        counts.lost = counts
-            .lost
-            .saturating_add(cargo.saturating_sub(self.taken.cargo));
-        self.taken.cargo = self.taken.cargo.max(cargo);
-    }
-
-    /// Goes past numbers that will not come any more, up to the next that did. Gives back whether it moved.
-    fn skip(&mut self, through: u64, counts: &mut Counts) -> bool {
-        let end = self
-            .held
-            .first_key_value()
-            .map_or(through, |(number, _)| through.min(number - 1));
-        if end <= self.taken.number {
-            return false;
-        }
-        self.taken.number = end;
-        self.settle_known(counts);
-        true
-    }
-
-    /// Counts what was lost at the end of the line, where a mark said how much there was.
-    fn settle_known(&mut self, counts: &mut Counts) {
-        if self.taken.number == self.known.number {
-            self.settle(self.known.cargo, counts);
-        }
-    }
 }
 
 impl Origin {
@@ -205,13 +118,13 @@ impl Origin {
                 .find(|(target, _)| *target == me)
                 .map_or(0, |(_, number)| *number),
         };
-        self.held += frame.content.len() + EACH;
         let held = Held {
             before: frame.before,
             cargo: frame.cargo,
             after,
             content: frame.content,
         };
+        self.held += held.weight();
         track.held.insert(frame.number, held);
         self.advance(bounds, counts, now, out);
         if self.held > bounds.held {
@@ -284,10 +197,7 @@ impl Origin {
                 self.all.taken = base.all;
                 let later = self.all.held.split_off(&(base.all.number + 1));
                 let earlier = std::mem::replace(&mut self.all.held, later);
-                self.held -= earlier
-                    .values()
-                    .map(|held| held.content.len() + EACH)
-                    .sum::<usize>();
+                self.held -= earlier.values().map(Held::weight).sum::<usize>();
                 self.base = Start::Known(base);
             }
         }
@@ -375,7 +285,7 @@ impl Origin {
         track.settle(frame.before, counts);
         track.taken.number += 1;
         track.taken.cargo = frame.before.saturating_add(u64::from(frame.cargo));
-        *held -= frame.content.len() + EACH;
+        *held -= frame.weight();
         if late {
             counts.lost = counts.lost.saturating_add(u64::from(frame.cargo));
             return;

@@ -38,26 +38,44 @@ enum Reply {
     Unknown(u64),
 }
 
-pub(super) async fn run(shared: Arc<Shared>) {
+/// What is to be done, and whether this incarnation has to join anew behind it.
+#[derive(Default)]
+pub(super) struct Arrived {
+    work: VecDeque<Work>,
+    expelled: bool,
+}
+
+/// Takes what the inbox begins with: who is there.
+pub(super) fn greet(shared: &Shared) -> Arrived {
+    let mut arrived = Arrived::default();
     let mut events = Vec::new();
-    let mut work = VecDeque::new();
+    let inbox = shared.inbox.lock().clone();
+    inbox.try_take(usize::MAX, &mut events);
+    arrived.expelled = sort(shared, &mut events, &mut arrived.work);
+    arrived
+}
+
+/// Does what there is to do, and takes what arrives.
+pub(super) async fn run(shared: Arc<Shared>, mut arrived: Arrived) {
+    let mut events = Vec::new();
     loop {
-        let inbox = shared.inbox.lock().clone();
-        inbox.take(BATCH, &mut events).await;
-        let expelled = sort(&shared, &mut events, &mut work);
-        while !work.is_empty() {
+        while !arrived.work.is_empty() {
             let Some(local) = shared.local.upgrade() else {
                 return;
             };
             local.room().await;
-            let batch: Vec<Work> = work.drain(..work.len().min(TURN)).collect();
+            let count = arrived.work.len().min(TURN);
+            let batch: Vec<Work> = arrived.work.drain(..count).collect();
             let mut replies = Vec::new();
             route(&shared, &*local, batch, &mut replies);
             answer(&shared, replies);
         }
-        if expelled {
-            rejoin(&shared, &mut work).await;
+        if arrived.expelled {
+            rejoin(&shared, &mut arrived.work).await;
         }
+        let inbox = shared.inbox.lock().clone();
+        inbox.take(BATCH, &mut events).await;
+        arrived.expelled = sort(&shared, &mut events, &mut arrived.work);
     }
 }
 

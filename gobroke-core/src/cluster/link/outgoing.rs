@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,13 +11,14 @@ use tokio::time::Instant;
 use super::{
     cache::Cache,
     groups::Groups,
-    pending::{Job, Key, Parcel, Parts, Pending, Resolving, Share},
+    pending::{Job, Key, Parcel, Parts, Pending, Share},
+    resolve::Held,
 };
 use crate::{
-    ClientId, Name, Source, Target,
+    ClientId, Name, Source,
     cluster::{
         InstanceId, Membership, To,
-        envelope::{Cargo, Command, Content, Load},
+        envelope::{Cargo, Content},
         line::{Lines, Out},
     },
     delivery::room::Room,
@@ -26,9 +26,6 @@ use crate::{
 
 /// How many clients of other instances are remembered.
 const CLIENTS: usize = 65_536;
-/// How long a look-up may hold back its sender.
-const HELD: Duration = Duration::from_millis(500);
-
 /// Whether this instance takes part in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -78,23 +75,16 @@ pub(super) struct Outgoing {
     pub(super) own: Vec<Cargo>,
     /// What the task that looks up has to ask for.
     pub(super) wanted: Vec<Key>,
-    asked: HashSet<Key>,
+    pub(super) asked: HashSet<Key>,
     /// Which senders wait for a key, and with which of what they hold.
-    waiters: HashMap<Key, Vec<(Source, u64)>>,
-    held: HashMap<Source, Held>,
-    queue: VecDeque<Parcel>,
+    pub(super) waiters: HashMap<Key, Vec<(Source, u64)>>,
+    pub(super) held: HashMap<Source, Held>,
+    pub(super) queue: VecDeque<Parcel>,
     /// Frames that have their numbers, and that the carrier had no room for.
     stalled: VecDeque<(To, Bytes)>,
-    bytes: usize,
+    pub(super) bytes: usize,
     bound: usize,
     room: Arc<Room>,
-}
-
-/// A sender that is held back: in order, from this number on.
-#[derive(Default)]
-struct Held {
-    first: u64,
-    pending: VecDeque<Pending>,
 }
 
 impl Outgoing {
@@ -156,6 +146,15 @@ impl Outgoing {
         source.clone()
     }
 
+    /// Counts what waits still: it is not sent any more.
+    pub(super) fn give_up(&mut self) {
+        let parts = self.queue.drain(..).flat_map(|parcel| parcel.parts);
+        let queued = parts.filter(|(_, content)| content.is_cargo()).count();
+        let held: usize = self.held.drain().map(|(_, held)| held.pending.len()).sum();
+        self.counts.dropped += (queued + held) as u64;
+        self.counts.earlier.in_doubt += self.lines.unsettled();
+    }
+
     /// Whether everything has been handed to the carrier, and nobody is held back.
     pub(super) fn is_drained(&self) -> bool {
         self.queue.is_empty() && self.stalled.is_empty() && self.held.is_empty()
@@ -198,222 +197,6 @@ impl Outgoing {
         self.queue.push_back(Parcel { parts, share });
     }
 
-    /// Sends a message or a command to where its targets are; looks up those that are not remembered.
-    pub(super) fn resolve(
-        &mut self,
-        source: &Source,
-        mut resolving: Resolving,
-        keys: impl IntoIterator<Item = Key>,
-        share: Share,
-        now: Instant,
-    ) -> Handed {
-        let mut missing: Vec<Key> = Vec::new();
-        for key in keys {
-            if !self.place(&mut resolving, &key) {
-                missing.push(key);
-            }
-        }
-        let handed = Handed {
-            instances: resolving.at.len() as u32,
-            looked_up: missing.len() as u32,
-            unknown: resolving.unknown as u32,
-        };
-        if missing.is_empty() && !self.held.contains_key(source) {
-            let parts = self.finish(resolving);
-            self.bytes += share.weight;
-            self.queue.push_back(Parcel { parts, share });
-            return handed;
-        }
-        let held = self.held.entry(source.clone()).or_default();
-        let number = held.first + held.pending.len() as u64;
-        held.pending.push_back(Pending {
-            job: Job::Resolving(resolving),
-            missing: missing.len(),
-            since: now,
-            share,
-        });
-        self.bytes += share.weight;
-        for key in missing {
-            self.want(&key);
-            self.waiters
-                .entry(key)
-                .or_default()
-                .push((source.clone(), number));
-        }
-        handed
-    }
-
-    /// Places a key by what is remembered. Says whether it is.
-    fn place(&mut self, resolving: &mut Resolving, key: &Key) -> bool {
-        let me = self.lines.me();
-        match key {
-            _ if self.instances.is_empty() => resolving.place(key, &[], me),
-            Key::Client(id) => match self.routes.get_mut(id, |_| 1) {
-                Some(instance) => resolving.place(key, std::slice::from_ref(instance), me),
-                None => return false,
-            },
-            Key::Group(name) => match self.groups.get(name) {
-                Some(instances) => resolving.place(key, instances, me),
-                None => return false,
-            },
-        }
-        true
-    }
-
-    /// Everything is placed: what goes where. Counts what is nowhere, and sets apart what is here after all.
-    fn finish(&mut self, mut resolving: Resolving) -> Parts {
-        self.counts.unknown += resolving.unknown;
-        let me = self.lines.me();
-        if let Some(index) = resolving.at.iter().position(|(at, _)| at == me) {
-            let (_, targets) = resolving.at.swap_remove(index);
-            let load = match &resolving.load {
-                Load::Message(message) => {
-                    Load::Message(super::pending::for_targets(message, targets))
-                }
-                command => command.clone(),
-            };
-            self.own.push(Cargo {
-                redirected: true,
-                native: false,
-                load,
-            });
-        }
-        if let Load::Command {
-            command: Command::Join(group),
-            ..
-        } = &resolving.load
-        {
-            for (instance, _) in &resolving.at {
-                if self.groups.expect(group, instance) {
-                    self.wanted.push(Key::Group(group.clone()));
-                    self.asked.insert(Key::Group(group.clone()));
-                }
-            }
-        }
-        resolving.parts()
-    }
-
-    fn want(&mut self, key: &Key) {
-        if self.asked.insert(key.clone()) {
-            if let Key::Group(name) = key {
-                self.groups.load(name);
-            }
-            self.wanted.push(key.clone());
-        }
-    }
-
-    /// The directory says where a client is.
-    pub(super) fn located(
-        &mut self,
-        client: ClientId,
-        instance: Option<&InstanceId>,
-        now: Instant,
-    ) {
-        let known: &[InstanceId] = instance.map_or(&[], std::slice::from_ref);
-        if let Some(instance) = instance
-            && instance != self.lines.me()
-        {
-            self.routes.insert(client, instance.clone(), 1);
-        }
-        self.answered(&Key::Client(client), known, now);
-    }
-
-    /// The directory says where a group has members, as it was asked in this era.
-    pub(super) fn group_located(
-        &mut self,
-        group: &Name,
-        instances: Vec<InstanceId>,
-        era: u64,
-        now: Instant,
-    ) {
-        let instances = self.groups.loaded(group, instances, era);
-        self.answered(&Key::Group(group.clone()), &instances, now);
-    }
-
-    /// The directory did not answer: what somebody still waits for is to be asked again.
-    pub(super) fn unanswered(&mut self, keys: Vec<Key>) {
-        for key in keys {
-            if self.waiters.contains_key(&key) {
-                self.wanted.push(key);
-            } else {
-                self.asked.remove(&key);
-                if let Key::Group(group) = &key {
-                    self.groups.loaded(group, Vec::new(), u64::MAX);
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, key: &Key, instances: &[InstanceId], now: Instant) {
-        self.asked.remove(key);
-        let me = self.lines.me().clone();
-        for (source, number) in self.waiters.remove(key).unwrap_or_default() {
-            let Some(held) = self.held.get_mut(&source) else {
-                continue;
-            };
-            // What was given up meanwhile is not held any more.
-            let Some(pending) = number
-                .checked_sub(held.first)
-                .and_then(|index| held.pending.get_mut(index as usize))
-            else {
-                continue;
-            };
-            if let Job::Resolving(resolving) = &mut pending.job {
-                resolving.place(key, instances, &me);
-                pending.missing -= 1;
-            }
-            self.advance(&source, now);
-        }
-    }
-
-    /// Sends what a held sender has, as far as nothing of it waits any more.
-    fn advance(&mut self, source: &Source, now: Instant) {
-        let Some(mut held) = self.held.remove(source) else {
-            return;
-        };
-        while let Some(pending) = held.pending.front() {
-            let late = self.is_up() && now.saturating_duration_since(pending.since) >= HELD;
-            if pending.missing > 0 && !late {
-                break;
-            }
-            let Some(pending) = held.pending.pop_front() else {
-                break;
-            };
-            held.first += 1;
-            self.counts.dropped += pending.missing as u64;
-            let parts = match pending.job {
-                Job::Ready(parts) => parts,
-                Job::Resolving(resolving) => self.finish(resolving),
-            };
-            self.queue.push_back(Parcel {
-                parts,
-                share: pending.share,
-            });
-        }
-        if !held.pending.is_empty() {
-            self.held.insert(source.clone(), held);
-        }
-    }
-
-    /// Gives up look-ups that took too long.
-    pub(super) fn expire(&mut self, now: Instant) {
-        if self.held.is_empty() || !self.is_up() {
-            return;
-        }
-        let late = |held: &Held| {
-            let first = held.pending.front();
-            first.is_some_and(|pending| now.saturating_duration_since(pending.since) >= HELD)
-        };
-        let late = self.held.iter().filter(|(_, held)| late(held));
-        let late: Vec<Source> = late.map(|(source, _)| source.clone()).collect();
-        for source in late {
-            self.advance(&source, now);
-        }
-        if self.held.is_empty() {
-            self.waiters.clear();
-        }
-    }
-
     /// Hands to the carrier what it takes.
     pub(super) fn flush(&mut self, now: Instant) {
         if !self.is_up() {
@@ -451,14 +234,14 @@ impl Outgoing {
     }
 
     /// How many instances it reaches.
-    fn reach(&self, to: &To) -> u32 {
+    pub(super) fn reach(&self, to: &To) -> u32 {
         match to {
             To::All => self.instances.len() as u32,
             To::Instance(instance) => u32::from(!self.lines.has_left(instance)),
         }
     }
 
-    fn release(&mut self, share: Share) {
+    pub(super) fn release(&mut self, share: Share) {
         self.bytes -= share.weight;
         if share.pressing {
             self.room.release(1, share.weight);
@@ -513,56 +296,6 @@ impl Outgoing {
         self.routes.retain(|at| at != instance);
         self.groups.left(instance);
         self.instances.remove(instance)
-    }
-
-    /// A client was not where it was looked for.
-    pub(super) fn not_at(&mut self, client: ClientId, instance: &InstanceId) {
-        if self
-            .routes
-            .get_mut(&client, |_| 1)
-            .is_some_and(|at| at == instance)
-        {
-            self.routes.remove(&client);
-        }
-    }
-
-    /// Something came back: it is sent once more to where the directory says, unless that was the second time.
-    pub(super) fn handed_back(&mut self, from: &InstanceId, cargo: Cargo, now: Instant) {
-        let clients: Vec<ClientId> = match &cargo.load {
-            Load::Message(message) => message
-                .targets()
-                .iter()
-                .filter_map(|target| match target {
-                    Target::Client(client) => Some(*client),
-                    _ => None,
-                })
-                .collect(),
-            Load::Command { client, .. } => vec![*client],
-        };
-        for client in &clients {
-            self.not_at(*client, from);
-        }
-        if cargo.redirected {
-            self.counts.unknown += clients.len() as u64;
-            return;
-        }
-        let weight = match &cargo.load {
-            Load::Message(message) => message.weight(),
-            Load::Command { .. } => size_of::<Pending>(),
-        };
-        let Some(share) = self.spare(weight) else {
-            self.counts.dropped += clients.len() as u64;
-            return;
-        };
-        self.counts.redirected += clients.len() as u64;
-        let resolving = Resolving {
-            redirected: true,
-            not_at: Some(from.clone()),
-            ..Resolving::new(cargo.load)
-        };
-        let source = resolving.load.source().clone();
-        let keys = clients.into_iter().map(Key::Client);
-        self.resolve(&source, resolving, keys, share, now);
     }
 
     /// Starts anew in another incarnation.

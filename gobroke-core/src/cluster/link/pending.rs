@@ -61,6 +61,9 @@ pub(super) struct Resolving {
     /// The instance that handed it back: the targets are not there, whatever the directory says.
     pub(super) not_at: Option<InstanceId>,
     pub(super) at: Vec<(InstanceId, Vec<Target>)>,
+    /// Groups, with what was found for them. They are placed last, when it is its turn: a join that was sent before
+    /// it, by the same sender, may have brought a group to one more instance.
+    pub(super) groups: Vec<(Name, Vec<InstanceId>)>,
     /// How many clients are nowhere.
     pub(super) unknown: u64,
 }
@@ -72,34 +75,44 @@ impl Resolving {
             redirected: false,
             not_at: None,
             at: Vec::new(),
+            groups: Vec::new(),
             unknown: 0,
         }
     }
 
     /// Takes the answer of a look-up, or of the caches: where a key is.
-    pub(super) fn place(&mut self, key: &Key, instances: &[InstanceId], me: &InstanceId) {
-        let target = match key {
-            Key::Client(id) => Target::Client(*id),
-            Key::Group(name) => Target::Group(name.clone()),
-        };
-        let mut placed = false;
-        for instance in instances {
-            // The members that a group has here have it already.
-            if matches!(key, Key::Group(_)) && instance == me {
-                continue;
-            }
-            if self.not_at.as_ref() == Some(instance) {
-                continue;
-            }
-            placed = true;
-            match self.at.iter_mut().find(|(known, _)| known == instance) {
-                Some((_, targets)) => targets.push(target.clone()),
-                None => self.at.push((instance.clone(), vec![target.clone()])),
+    pub(super) fn found(&mut self, key: &Key, instances: &[InstanceId]) {
+        match key {
+            Key::Group(name) => self.groups.push((name.clone(), instances.to_vec())),
+            Key::Client(id) => {
+                let elsewhere = |instance: &&InstanceId| self.not_at.as_ref() != Some(*instance);
+                match instances.iter().find(elsewhere).cloned() {
+                    Some(instance) => self.place(Target::Client(*id), &instance),
+                    None => self.unknown += 1,
+                }
             }
         }
-        if !placed && matches!(key, Key::Client(_)) {
-            self.unknown += 1;
+    }
+
+    /// One of its targets is there.
+    pub(super) fn place(&mut self, target: Target, instance: &InstanceId) {
+        match self.at.iter_mut().find(|(known, _)| known == instance) {
+            Some((_, targets)) => targets.push(target),
+            None => self.at.push((instance.clone(), vec![target])),
         }
+    }
+
+    /// To how many instances it goes, as far as is known.
+    pub(super) fn instances(&self, me: &InstanceId) -> usize {
+        let groups = self.groups.iter().flat_map(|(_, instances)| instances);
+        let groups = groups.filter(|instance| *instance != me);
+        let mut new: SmallVec<[&InstanceId; 4]> = SmallVec::new();
+        for instance in groups {
+            if !self.at.iter().any(|(known, _)| known == instance) && !new.contains(&instance) {
+                new.push(instance);
+            }
+        }
+        self.at.len() + new.len()
     }
 
     /// What goes where.

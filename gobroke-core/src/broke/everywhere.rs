@@ -1,0 +1,202 @@
+//! Clients wherever they are: what the program and logic do with those of all instances.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::Value;
+
+use super::Reach;
+use crate::{
+    Client, ClientId, ClientInfo, CloseReason, Name, Source,
+    cluster::{
+        Cursor, Full, Page,
+        envelope::Command,
+        link::{Link, Readiness},
+    },
+    delivery::turn,
+};
+
+/// How many clients one question for a page asks for.
+const PAGE: usize = 1000;
+/// What a cursor begins with once the clients of this instance have been listed.
+const ELSEWHERE: &str = "+";
+
+impl Reach {
+    /// The names of the other instances, in order.
+    pub fn instances(&self) -> Vec<Name> {
+        let link = self.0.link.get();
+        let instances = link.map(Link::instances).unwrap_or_default();
+        instances
+            .into_iter()
+            .map(|instance| instance.name)
+            .collect()
+    }
+
+    /// Whether this instance takes its full part: with a cluster, that it can be reached, and this instance hears and
+    /// is part of it. What answers a readiness probe. Local traffic goes on whatever it says.
+    pub fn is_ready(&self) -> bool {
+        let link = self.0.link.get();
+        !self.0.refuses.load(Relaxed)
+            && !self.0.closing.is_cancelled()
+            && link.is_none_or(|link| link.readiness() == Readiness::Ready)
+    }
+
+    /// A client of any instance. `None`, too, where the directory of the cluster does not answer.
+    pub async fn client(&self, id: ClientId) -> Option<ClientInfo> {
+        if let Some(client) = self.local_client(id) {
+            return Some(client.info());
+        }
+        let found = self.0.link.get()?.client(id).await;
+        found.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the directory does not answer");
+            None
+        })
+    }
+
+    /// The clients of all instances; without the directory of the cluster, those of this one. For many,
+    /// [`Reach::clients_page`] is kinder to memory, and says what is missing.
+    pub async fn clients(&self) -> Vec<ClientInfo> {
+        self.all_pages(None).await
+    }
+
+    /// The members that a group has on all instances.
+    pub async fn members(&self, group: impl Into<Name>) -> Vec<ClientInfo> {
+        self.all_pages(Some(&group.into())).await
+    }
+
+    /// The clients of all instances, page by page. The first page (of the default cursor) has all clients of this
+    /// instance, the others about `limit` each. Asks no other instance.
+    ///
+    /// ```
+    /// # use gobroke_core::{Broke, cluster::Cursor};
+    /// # async fn list(broke: Broke) {
+    /// let mut cursor = Some(Cursor::default());
+    /// while let Some(from) = cursor {
+    ///     let page = broke.clients_page(&from, 100).await;
+    ///     for client in page.clients {
+    ///         println!("{} on {}", client.id, client.instance);
+    ///     }
+    ///     cursor = page.next;
+    /// }
+    /// # }
+    /// ```
+    pub async fn clients_page(&self, cursor: &Cursor, limit: usize) -> Page {
+        self.page(None, cursor, limit).await
+    }
+
+    /// The members of a group on all instances, page by page; see [`Reach::clients_page`].
+    pub async fn members_page(&self, group: &str, cursor: &Cursor, limit: usize) -> Page {
+        self.page(Some(&group.into()), cursor, limit).await
+    }
+
+    /// How many clients all instances have; without the directory of the cluster, this one.
+    pub async fn client_count(&self) -> usize {
+        let elsewhere = match self.0.link.get() {
+            Some(link) => link.count().await.unwrap_or_default(),
+            None => 0,
+        };
+        self.local_client_count() + elsewhere
+    }
+
+    async fn all_pages(&self, group: Option<&Name>) -> Vec<ClientInfo> {
+        let mut clients = Vec::new();
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let page = self.page(group, &from, PAGE).await;
+            clients.extend(page.clients);
+            cursor = page.next;
+        }
+        clients
+    }
+
+    async fn page(&self, group: Option<&Name>, cursor: &Cursor, limit: usize) -> Page {
+        let link = self.0.link.get();
+        if *cursor == Cursor::default() {
+            let clients = match group {
+                Some(group) => self.0.local_members(group),
+                None => self.local_clients(),
+            };
+            return Page {
+                clients: clients.iter().map(Client::info).collect(),
+                next: link.map(|_| Cursor::new(ELSEWHERE)),
+                partial: false,
+            };
+        }
+        let Some(link) = link else {
+            return Page::default();
+        };
+        // Behind the mark stands what the directory gave.
+        let from = Cursor::new(cursor.as_str().strip_prefix(ELSEWHERE).unwrap_or_default());
+        match link.clients(group, &from, limit).await {
+            Ok(mut page) => {
+                let next = page.next.take();
+                page.next = next.map(|next| Cursor::new(format!("{ELSEWHERE}{}", next.as_str())));
+                page
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the directory does not answer");
+                Page {
+                    partial: true,
+                    ..Page::default()
+                }
+            }
+        }
+    }
+
+    pub(crate) fn disconnect_by(&self, by: &Source, client: ClientId, reason: CloseReason) -> bool {
+        match self.local_client(client) {
+            Some(client) => {
+                client.disconnect(reason);
+                true
+            }
+            None => self.command(by, client, Command::Disconnect(reason)),
+        }
+    }
+
+    pub(crate) fn join_by(&self, by: &Source, client: ClientId, group: Name) -> bool {
+        match self.local_client(client) {
+            Some(client) => client.join(group),
+            None => self.command(by, client, Command::Join(group)),
+        }
+    }
+
+    pub(crate) fn leave_by(&self, by: &Source, client: ClientId, group: Name) -> bool {
+        match self.local_client(client) {
+            Some(client) => client.leave(group),
+            None => self.command(by, client, Command::Leave(group)),
+        }
+    }
+
+    pub(crate) fn set_metadata_by(
+        &self,
+        by: &Source,
+        client: ClientId,
+        key: String,
+        value: Value,
+    ) -> bool {
+        match self.local_client(client) {
+            Some(client) => {
+                client.set_metadata(key, value);
+                true
+            }
+            None => {
+                let value = Some(value);
+                self.command(by, client, Command::SetMetadata { key, value })
+            }
+        }
+    }
+
+    /// Has something done with a client of another instance. Says whether that is under way.
+    fn command(&self, by: &Source, client: ClientId, command: Command) -> bool {
+        let Some(link) = self.0.link.get() else {
+            return false;
+        };
+        match link.command(by, client, command) {
+            Ok(handed) => handed.instances + handed.looked_up > 0,
+            Err(Full) => {
+                turn::pressed(link.room(), 0, false);
+                self.0.stats.full.add(1);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! [`Permit`]: room for one message, taken before anything of it is queued anywhere.
+
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    outgoing::{Handed, Outgoing},
+    pending::{Key, Resolving, Share, to_all},
+};
+use crate::{ClientId, Message, Name, cluster::envelope::Load};
+
+/// Room that is reserved for a message, so that sending it cannot fail any more. Dropping it gives the room back.
+pub(crate) struct Permit<'a> {
+    pub(super) shared: &'a Shared,
+    /// `None` while the cluster is away and no room is left: the message is dropped and counted.
+    pub(super) share: Option<Share>,
+}
+
+/// The targets of a message that are not here, or not only.
+#[derive(Debug, Default)]
+pub(crate) struct Remote {
+    /// Clients that are not here.
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) groups: Vec<Name>,
+    pub(crate) all: bool,
+}
+
+impl Remote {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.groups.is_empty() && !self.all
+    }
+}
+
+impl Permit<'_> {
+    /// Sends a message to those of its targets that are elsewhere; `message` says who is left out.
+    /// `logic` is the module that sends it.
+    pub(crate) fn send(self, message: &Message, remote: Remote, logic: Option<&Name>) -> Handed {
+        if remote.all {
+            // Whoever and whatever group is addressed beside everyone is part of everyone.
+            return self.commit(|outgoing, share, now| {
+                if outgoing.instances.is_empty() {
+                    return None;
+                }
+                let sender = outgoing.sender(message.source(), logic);
+                Some(outgoing.send(&sender, to_all(message), share, now))
+            });
+        }
+        let clients = remote.clients.into_iter().map(Key::Client);
+        let keys = clients.chain(remote.groups.into_iter().map(Key::Group));
+        let load = Load::Message(message.clone());
+        self.resolve(Resolving::new(load), keys, logic)
+    }
+
+    pub(super) fn resolve(
+        self,
+        resolving: Resolving,
+        keys: impl IntoIterator<Item = Key>,
+        logic: Option<&Name>,
+    ) -> Handed {
+        self.commit(|outgoing, share, now| {
+            let sender = outgoing.sender(resolving.load.source(), logic);
+            Some(outgoing.resolve(&sender, resolving, keys, share, now))
+        })
+    }
+
+    /// Uses the share: `send` takes it over, or says with `None` that there is nothing to be sent.
+    fn commit(
+        mut self,
+        send: impl FnOnce(&mut Outgoing, Share, Instant) -> Option<Handed>,
+    ) -> Handed {
+        let now = Instant::now();
+        let mut outgoing = self.shared.lock();
+        let Some(share) = self.share else {
+            outgoing.counts.dropped += 1;
+            return Handed::default();
+        };
+        let Some(handed) = send(&mut outgoing, share, now) else {
+            return Handed::default();
+        };
+        self.share = None;
+        outgoing.flush(now);
+        self.shared.wake(&outgoing);
+        handed
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if let Some(share) = self.share.filter(|share| share.pressing) {
+            self.shared.room.release(1, share.weight);
+        }
+    }
+}
