@@ -42,7 +42,7 @@ const LEASE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub struct MemoryCluster {
     shared: Arc<Shared>,
-    lease: Duration,
+    pub(super) lease: Duration,
 }
 
 #[derive(Debug, Default)]

@@ -13,6 +13,8 @@
 //!
 //! [`MemoryCluster`] joins several [`Broke`](crate::Broke) in one process; the crate `gobroke-redis` joins processes.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub(crate) mod envelope;
 mod inbox;
 mod instance;
@@ -53,6 +55,13 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// Why the cluster cannot be joined.
     async fn join(&self, name: &Name, inbox: Inbox) -> Result<Box<dyn Membership>, ClusterError>;
+}
+
+#[async_trait]
+impl<C: Cluster + ?Sized> Cluster for Arc<C> {
+    async fn join(&self, name: &Name, inbox: Inbox) -> Result<Box<dyn Membership>, ClusterError> {
+        (**self).join(name, inbox).await
+    }
 }
 
 /// An instance's place in the cluster, from [`Cluster::join`] to [`leave`](Membership::leave).

@@ -1,0 +1,84 @@
+//! The cluster away, and back.
+
+use super::{Instance, Setup, eventually, expect, settled, stop_all, traffic::Traffic};
+use crate::{ClientId, Message};
+
+/// While the cluster is away, local traffic goes on, and what is for others waits; when it is back, that arrives, once
+/// and in order, and what changed meanwhile is known. Nothing is done where the setup cannot take the cluster away.
+///
+/// # Panics
+/// Where the promise is not kept.
+pub async fn an_outage_is_made_up_for(setup: &dyn Setup) {
+    let instances = Instance::start_all(setup, ["one", "two", "three"]).await;
+    if !setup.away("one", true).await {
+        return stop_all(instances).await;
+    }
+    setup.away("one", false).await;
+    let mut traffic = Traffic::new(&instances, 7).await;
+    let ids = traffic.ids();
+    let [one, two, three] = &instances;
+    for away in [one, two] {
+        for _ in 0..10 {
+            traffic.round().await;
+        }
+        setup.away(away.name(), true).await;
+        eventually("it knows", async || !away.broke.is_ready()).await;
+        let mut local = away.connect().await;
+        away.send(Message::new("local traffic goes on").to_client(local.id()));
+        expect(&mut local, "local traffic goes on").await;
+        let listed = away.broke.clients().await;
+        assert!(
+            listed.iter().any(|info| info.id == local.id()),
+            "what is here is listed"
+        );
+        for _ in 0..10 {
+            traffic.round().await;
+        }
+        let left = local.id();
+        drop(local);
+        let stays: Vec<ClientId> = ids.clone();
+        setup.away(away.name(), false).await;
+        traffic.assert_complete().await;
+        eventually("it is ready", async || away.broke.is_ready()).await;
+        for instance in &instances {
+            let right = async || {
+                let listed = instance.broke.clients().await;
+                listed.len() == stays.len() && listed.iter().all(|info| info.id != left)
+            };
+            eventually("everyone is known again", right).await;
+        }
+    }
+    assert_eq!(settled(&[one, two, three]).await, 0, "nothing is lost");
+    stop_all(instances).await;
+}
+
+/// When the directory has lost what instances wrote, they write it again, and groups and clients are found as before.
+/// Nothing is done where the setup cannot lose it.
+///
+/// # Panics
+/// Where the promise is not kept.
+pub async fn lost_records_are_written_again(setup: &dyn Setup) {
+    let [one, two] = Instance::start_all(setup, ["one", "two"]).await;
+    let (mut ann, mut bob) = (one.connect().await, two.connect().await);
+    assert!(two.broke.join(bob.id(), "room"));
+    two.broke.set_metadata(bob.id(), "name", "Bob");
+    one.sees_members("room", 1).await;
+    let known = one.broke.client(bob.id()).await;
+    if setup.lose_directory().await {
+        let again = async || {
+            let info = one.broke.client(bob.id()).await;
+            info.is_some()
+                && info.map(|info| info.metadata)
+                    == known.as_ref().map(|info| info.metadata.clone())
+        };
+        eventually("the record is written again", again).await;
+        two.knows(ann.id(), &one).await;
+        one.sees_members("room", 1).await;
+        one.send(Message::new("found again").to_group("room"));
+        expect(&mut bob, "found again").await;
+        two.send(Message::new("and here").to_client(ann.id()));
+        expect(&mut ann, "and here").await;
+        assert_eq!(one.broke.clients().await.len(), 2);
+    }
+    stop_all([one, two]).await;
+}

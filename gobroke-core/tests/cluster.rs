@@ -1,0 +1,96 @@
+//! Several routers in one process keep what every cluster promises, on a carrier that works and on one that does not.
+
+use std::time::Duration;
+
+use gobroke_core::cluster::{Faults, MemoryCluster, conformance};
+
+/// A carrier that loses, doubles and disorders, and that can be repaired.
+fn faulty(seed: u64) -> MemoryCluster {
+    let cluster = MemoryCluster::new();
+    cluster.faults(
+        seed,
+        Faults {
+            lose: 50,
+            double: 50,
+            delay: Duration::from_millis(5),
+        },
+    );
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_suite_passes() {
+    conformance::run(async || MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_holds_on_a_bad_carrier_whatever_the_seed() {
+    for seed in 0..10 {
+        conformance::messages_arrive_once_and_in_order(&faulty(seed), seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_arrive_once_and_in_order() {
+    conformance::messages_arrive_once_and_in_order(&MemoryCluster::new(), 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_instances_with_members_get_a_groups_messages() {
+    conformance::only_instances_with_members_get_a_groups_messages(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_are_ordered_with_the_messages_around() {
+    conformance::joins_are_ordered_with_the_messages_around(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_moved_gets_its_messages_once() {
+    conformance::a_client_that_moved_gets_its_messages_once(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_nobody_goes_nowhere_and_ends() {
+    conformance::what_is_for_nobody_goes_nowhere_and_ends(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_arrive_is_counted_exactly() {
+    conformance::what_does_not_arrive_is_counted_exactly(&MemoryCluster::new(), 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_cover_all_instances_in_pages() {
+    conformance::listings_cover_all_instances_in_pages(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_instance_knows_the_same_of_a_client() {
+    conformance::every_instance_knows_the_same_of_a_client(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconnect_elsewhere_replaces_the_older_session() {
+    conformance::a_reconnect_elsewhere_replaces_the_older_session(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_stops_is_gone_at_once() {
+    conformance::an_instance_that_stops_is_gone_at_once(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_instance_takes_its_clients_with_it() {
+    conformance::a_dead_instance_takes_its_clients_with_it(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_made_up_for() {
+    conformance::an_outage_is_made_up_for(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_records_are_written_again() {
+    conformance::lost_records_are_written_again(&MemoryCluster::new()).await;
+}
