@@ -1,7 +1,7 @@
 //! [`Module`]: a logic module while it runs.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     pin::Pin,
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     run::{Caught, Outcome, call, first_poll},
 };
 use crate::{
-    Client, CloseReason, LogicFailure, Message, Name,
+    Client, ClientId, CloseReason, LogicFailure, Message, Name,
     broke::router::Router,
     delivery::{
         room::Room,
@@ -219,6 +219,33 @@ impl Drop for Greeted {
     }
 }
 
+/// What a dispatched module is being told of clients, where that waits: of one client it hears one thing after the
+/// other, however long each takes.
+#[derive(Default)]
+struct Telling(HashMap<ClientId, JoinHandle<()>>);
+
+impl Telling {
+    /// What must be over before the client's next.
+    fn before(&mut self, client: &Client) -> Option<JoinHandle<()>> {
+        self.0.remove(&client.id())
+    }
+
+    fn goes_on(&mut self, client: ClientId, task: Option<JoinHandle<()>>) {
+        let Some(task) = task else { return };
+        if self.0.len() >= TURN {
+            self.0.retain(|_, task| !task.is_finished());
+        }
+        self.0.insert(client, task);
+    }
+}
+
+async fn over(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        // A panic of its handler was caught and reported there.
+        let _ = task.await;
+    }
+}
+
 /// Room taken in a module's queue; dropped without a message, it is given back.
 pub(crate) struct Reserved<'a> {
     queue: &'a Queue,
@@ -259,7 +286,9 @@ impl Module {
             Kind::Dispatched(handler) => {
                 let flight = Arc::new(Room::eager(logic.in_flight));
                 let queue = queue();
-                let start = |module: &Arc<Self>| module.spawn(module.clone().serve_queue());
+                let start = |module: &Arc<Self>| {
+                    module.spawn(module.clone().serve_queue());
+                };
                 (
                     Running::Dispatched {
                         handler,
@@ -299,7 +328,7 @@ impl Module {
         module
     }
 
-    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let aborted = self.aborted.clone();
         let task = async move {
             tokio::select! {
@@ -307,7 +336,7 @@ impl Module {
                 () = aborted.cancelled() => {}
             }
         };
-        self.tasks.spawn_on(task, &self.ctx.router().handle);
+        self.tasks.spawn_on(task, &self.ctx.router().handle)
     }
 
     /// Whether it takes messages.
@@ -430,13 +459,14 @@ impl Module {
         }
     }
 
-    /// Runs a handler that may wait; `kept` is dropped when it is over.
+    /// Runs a handler that may wait; `kept` is dropped when it is over. The task in which it goes on, if it waits.
     fn run_in_place<F>(
         self: &Arc<Self>,
         hops: u8,
         future: Pin<Box<F>>,
         kept: (Option<Flying>, Option<Greeted>),
-    ) where
+    ) -> Option<JoinHandle<()>>
+    where
         F: Future<Output = crate::LogicResult> + Send + 'static,
     {
         let mut future = WithHops {
@@ -444,14 +474,17 @@ impl Module {
             future: Caught(future),
         };
         match first_poll(&mut future) {
-            Poll::Ready(outcome) => self.report(outcome),
+            Poll::Ready(outcome) => {
+                self.report(outcome);
+                None
+            }
             Poll::Pending => {
                 let module = self.clone();
-                self.spawn(async move {
+                Some(self.spawn(async move {
                     let (outcome, _) = InTurns(Box::pin(future)).await;
                     module.report(outcome);
                     drop(kept);
-                });
+                }))
             }
         }
     }
@@ -468,10 +501,11 @@ impl Module {
         };
         let mut batch = VecDeque::new();
         let mut left = Left::any();
+        let mut telling = Telling::default();
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
-                left = self.serve_some(handler, queue, &mut batch);
+                left = self.serve_some(handler, queue, &mut batch, &mut telling);
                 flight.eased().await;
             }
             tokio::task::consume_budget().await;
@@ -483,6 +517,7 @@ impl Module {
         handler: &Handler,
         queue: &Queue,
         batch: &mut VecDeque<Item>,
+        telling: &mut Telling,
     ) -> Left {
         let turn = Turn::begin();
         while let Some(item) = batch.pop_front() {
@@ -495,14 +530,24 @@ impl Module {
             match (item, handler) {
                 (Item::Message(message), _) => self.dispatch(message, flying),
                 (Item::Joined(client, greeted), Handler::Waiting(handler)) => {
+                    let (id, before) = (client.id(), telling.before(&client));
                     let handler = handler.clone();
-                    let future = async move { handler.joined(&client, &ctx).await };
-                    self.run_in_place(0, Box::pin(future), (flying, Some(greeted)));
+                    let future = async move {
+                        over(before).await;
+                        handler.joined(&client, &ctx).await
+                    };
+                    let task = self.run_in_place(0, Box::pin(future), (flying, Some(greeted)));
+                    telling.goes_on(id, task);
                 }
                 (Item::Left(client, reason), Handler::Waiting(handler)) => {
+                    let (id, before) = (client.id(), telling.before(&client));
                     let handler = handler.clone();
-                    let future = async move { handler.left(&client, &reason, &ctx).await };
-                    self.run_in_place(0, Box::pin(future), (flying, None));
+                    let future = async move {
+                        over(before).await;
+                        handler.left(&client, &reason, &ctx).await
+                    };
+                    let task = self.run_in_place(0, Box::pin(future), (flying, None));
+                    telling.goes_on(id, task);
                 }
                 (Item::Joined(..) | Item::Left(..), Handler::Plain(_)) => {}
             }
