@@ -97,7 +97,7 @@ async fn a_module_that_is_removed_handles_every_message_that_was_accepted() {
                 match index {
                     0 => tokio::task::spawn_blocking(send),
                     _ => tokio::task::spawn_blocking(move || {
-                        std::thread::spawn(send).join().unwrap()
+                        std::thread::spawn(send).join().unwrap();
                     }),
                 }
             })
