@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part of it")]
 
+pub(crate) mod websocket;
+
 use std::{net::SocketAddr, time::Duration};
 
 use gobroke_core::{Broke, BrokeBuilder, Endpoint, Logic};
