@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{ClientId, Gate, Metadata, Name, delivery::Overflow, error::EndpointError};
@@ -89,8 +90,10 @@ impl Default for EndpointOptions {
 pub struct ConnectRequest {
     /// The endpoint's name. Set by the gate.
     pub endpoint: Option<Name>,
-    /// The address that it came from, where the transport has one.
+    /// The address that it came from, where the transport has one: the client's own, where a trusted proxy names it.
     pub remote: Option<SocketAddr>,
+    /// The address of the proxy whose word for [`remote`](Self::remote) was taken; `None` where there is none.
+    pub via: Option<SocketAddr>,
     /// The path that was asked for (WebSocket, HTTP).
     pub path: Option<String>,
     /// The query that came with it, undecoded and without the `?`.
@@ -99,6 +102,11 @@ pub struct ConnectRequest {
     pub headers: Vec<(String, String)>,
     /// The subprotocol that was agreed on.
     pub subprotocol: Option<String>,
+    /// The subprotocols that the client offered, the one that it likes best first.
+    pub subprotocols: Vec<String>,
+    /// The first frame, on a stream of frames (TCP) whose endpoint was told to wait for it: a token, say. It is not
+    /// routed.
+    pub first_frame: Option<Bytes>,
 }
 
 impl ConnectRequest {
@@ -116,6 +124,30 @@ impl ConnectRequest {
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a cookie (RFC 6265, section 4.2), as it came; the first of this name.
+    ///
+    /// A page that is not yours can make a browser send your cookies along: see the endpoint on which origins it takes.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .filter(|(key, _)| key == "cookie")
+            .flat_map(|(_, line)| line.split(';'))
+            .find_map(|pair| {
+                pair.trim()
+                    .strip_prefix(name)?
+                    .strip_prefix('=')
+                    .map(|value| value.trim_matches('"'))
+            })
+    }
+
+    /// The value of a parameter of the query, undecoded; the first of this name.
+    pub fn query_value(&self, name: &str) -> Option<&str> {
+        let pairs = self.query.as_deref()?.split('&');
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(key, value)| (key == name).then_some(value))
     }
 }
 
@@ -213,5 +245,28 @@ impl Refusal {
     /// The reason, for the client.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_and_parameters_are_found_by_their_whole_name() {
+        let mut request = ConnectRequest::from_remote(None);
+        request.query = Some("retoken=1&token=a%20b&token=c&flag".to_owned());
+        request.headers = [
+            ("cookie", "sid2=x; sid=\"y\""),
+            ("x", "sid=z"),
+            ("cookie", "late=1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        assert_eq!(request.query_value("token"), Some("a%20b"));
+        assert_eq!(request.query_value("flag"), None);
+        assert_eq!(request.cookie("sid"), Some("y"));
+        assert_eq!(request.cookie("late"), Some("1"));
+        assert_eq!(request.cookie("si"), None);
     }
 }

@@ -67,14 +67,45 @@ impl fmt::Debug for Slot {
     }
 }
 
+impl Slot {
+    /// Counts it as a connection from this address in the place of the one known before: that of a proxy, say, which
+    /// named its client only then.
+    ///
+    /// # Errors
+    /// 429 where the address has as many connections as it may; the slot is of no address then.
+    pub fn locate(&mut self, remote: SocketAddr) -> Result<(), Refusal> {
+        let gate = self.gate.clone();
+        self.leave_address();
+        let Some(most) = gate.options().max_connections_per_address else {
+            return Ok(());
+        };
+        let address = network(remote.ip());
+        let mut count = gate.0.by_address.entry(address).or_default();
+        if *count >= most {
+            drop(count);
+            gate.0.router.stats.refused.add(1);
+            return Err(Refusal::too_many(
+                "this address has as many connections as it may",
+            ));
+        }
+        *count += 1;
+        self.address = Some(address);
+        Ok(())
+    }
+
+    fn leave_address(&mut self) {
+        if let Some(address) = self.address.take() {
+            let by_address = &self.gate.0.by_address;
+            by_address.alter(&address, |_, count| count - 1);
+            by_address.remove_if(&address, |_, count| *count == 0);
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        let gate = &self.gate.0;
-        gate.connections.fetch_sub(1, Relaxed);
-        if let Some(address) = self.address {
-            gate.by_address.alter(&address, |_, count| count - 1);
-            gate.by_address.remove_if(&address, |_, count| *count == 0);
-        }
+        self.gate.0.connections.fetch_sub(1, Relaxed);
+        self.leave_address();
     }
 }
 
@@ -190,17 +221,8 @@ impl Gate {
                 "the server has as many connections as it may",
             ));
         }
-        if let (Some(most), Some(remote)) = (self.options().max_connections_per_address, remote) {
-            let address = network(remote.ip());
-            let mut count = inner.by_address.entry(address).or_default();
-            if *count >= most {
-                drop(count);
-                return refused(Refusal::too_many(
-                    "this address has as many connections as it may",
-                ));
-            }
-            *count += 1;
-            slot.address = Some(address);
+        if let Some(remote) = remote {
+            slot.locate(remote)?;
         }
         Ok(slot)
     }

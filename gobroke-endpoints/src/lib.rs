@@ -51,6 +51,9 @@
 //! taken as bytes arrive, never for what is announced, and a message has 60 s to arrive in. An idle connection holds
 //! no buffer at all.
 //!
+//! Pages from elsewhere may not connect ([`Origins`]), and a client's address is that of its socket unless a proxy that
+//! you name says otherwise ([`TrustedProxies`]). All threats, and what is done against them: [`docs::security`].
+//!
 //! What a client does wrong is answered with an error frame or a close with the right code, is counted in
 //! [`Stats::bad_input`](gobroke_core::Stats) and traced at debug level.
 //!
@@ -64,7 +67,9 @@
 //!
 //! The codecs are always there.
 
+mod admission;
 pub mod codec;
+pub mod docs;
 #[cfg(any(feature = "ws", feature = "tcp"))]
 mod stream;
 #[cfg(feature = "tcp")]
@@ -72,6 +77,10 @@ mod tcp;
 #[cfg(feature = "ws")]
 mod ws;
 
+#[cfg(feature = "ws")]
+pub use self::admission::Origins;
+#[cfg(any(feature = "ws", feature = "tcp"))]
+pub use self::admission::{NetworkError, TrustedProxies};
 pub use self::codec::{JsonCodec, RawCodec};
 #[cfg(any(feature = "ws", feature = "tcp"))]
 pub use self::stream::ReceiveBudget;

@@ -4,6 +4,7 @@
 //! Core writes into the write half by itself ([`Wire`](gobroke_core::Wire)) where that is a plain TCP socket.
 
 mod accept;
+mod arrival;
 mod budget;
 mod connection;
 mod reading;
@@ -20,6 +21,8 @@ pub(crate) use self::{
     connection::{Reader, run},
     settings::{Limits, Settings, setters},
 };
+#[cfg(feature = "ws")]
+pub(crate) use self::{arrival::Peer, settings::http_setters};
 
 use gobroke_core::{Batch, CloseReason, Gate, Message};
 

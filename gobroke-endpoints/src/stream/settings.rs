@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use gobroke_core::{EndpointOptions, Name};
 
 use super::ReceiveBudget;
-use crate::codec::{Codec, RawCodec};
+#[cfg(feature = "ws")]
+use crate::admission::Origins;
+use crate::{
+    admission::TrustedProxies,
+    codec::{Codec, RawCodec},
+};
 
 /// What every endpoint over a byte stream can be told.
 #[derive(Clone, Debug)]
@@ -15,6 +20,9 @@ pub(crate) struct Settings {
     pub(crate) options: EndpointOptions,
     pub(crate) message_timeout: Duration,
     pub(crate) budget: ReceiveBudget,
+    pub(crate) proxies: Option<TrustedProxies>,
+    #[cfg(feature = "ws")]
+    pub(crate) origins: Origins,
 }
 
 impl Settings {
@@ -25,6 +33,9 @@ impl Settings {
             options: EndpointOptions::default(),
             message_timeout: Duration::from_secs(60),
             budget: ReceiveBudget::process(),
+            proxies: None,
+            #[cfg(feature = "ws")]
+            origins: Origins::default(),
         }
     }
 
@@ -92,6 +103,30 @@ macro_rules! setters {
             self.settings.budget = budget;
             self
         }
+
+        /// Whose word is taken for where a client comes from. Default: nobody's. (The PROXY protocol is read by an
+        /// endpoint with an address of its own alone.)
+        #[must_use]
+        pub fn behind(mut self, proxies: crate::TrustedProxies) -> Self {
+            self.settings.proxies = Some(proxies);
+            self
+        }
     };
 }
 pub(crate) use setters;
+
+/// The methods by which such an endpoint over HTTP is set.
+#[cfg(feature = "ws")]
+macro_rules! http_setters {
+    () => {
+        /// Which web pages may connect; others are answered with 403. Default:
+        /// [`Origins::same_host`](crate::Origins::same_host).
+        #[must_use]
+        pub fn origins(mut self, origins: crate::Origins) -> Self {
+            self.settings.origins = origins;
+            self
+        }
+    };
+}
+#[cfg(feature = "ws")]
+pub(crate) use http_setters;

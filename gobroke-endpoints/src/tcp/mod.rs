@@ -3,15 +3,16 @@
 mod decoder;
 mod encoder;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use gobroke_core::{
-    CloseReason, ConnectRequest, Encoder, Endpoint, EndpointError, EndpointOptions, ErrorFrame,
-    Gate, Name, Refusal, Session, Slot, async_trait,
+    Admitted, CloseReason, ConnectRequest, Encoder, Endpoint, EndpointError, EndpointOptions,
+    ErrorFrame, Gate, Name, Refusal, Slot, Wire, async_trait,
 };
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpStream, tcp::OwnedReadHalf},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -57,6 +58,7 @@ use crate::stream::{Listener, Reader, Settings, linger, run, setters, tune};
 #[derive(Clone, Debug)]
 pub struct TcpEndpoint {
     address: String,
+    first_frame: bool,
     settings: Settings,
 }
 
@@ -65,8 +67,19 @@ impl TcpEndpoint {
     pub fn bind(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            first_frame: false,
             settings: Settings::new("tcp"),
         }
+    }
+
+    /// Waits for a client's first frame before it asks whether that is admitted, and hands it to the `on_connect` hook
+    /// ([`ConnectRequest::first_frame`]) and to nobody else: a token, say. It may be 16 KiB long, and has to come within
+    /// [`handshake_timeout`](EndpointOptions::handshake_timeout). Default: it does not, and the first frame is like all
+    /// others.
+    #[must_use]
+    pub fn ask_first_frame(mut self) -> Self {
+        self.first_frame = true;
+        self
     }
 
     setters!();
@@ -84,9 +97,9 @@ impl Endpoint for TcpEndpoint {
 
     async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
         let mut listener = Listener::bind(&self.address, &gate).await?;
-        let server = Arc::new(Server::new(&gate, &self.settings));
+        let server = Arc::new(Server::new(&gate, self));
         while let Some((stream, remote)) = listener.next(&gate).await {
-            match gate.slot(Some(remote)) {
+            match self.settings.slot(&gate, Some(remote)) {
                 Ok(slot) => gate.spawn(Arc::clone(&server).connection(stream, remote, slot)),
                 Err(refusal) => server.turn_away(&stream, &refusal),
             }
@@ -95,26 +108,51 @@ impl Endpoint for TcpEndpoint {
     }
 }
 
+/// How long the frame may be that admission waits for.
+const LONGEST_FIRST: usize = 16 << 10;
+
+/// Reads one frame, and nothing behind it.
+async fn first_frame(stream: &mut TcpStream) -> io::Result<Bytes> {
+    let length = stream.read_u32().await? as usize;
+    if length > LONGEST_FIRST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame.into())
+}
+
 /// What the connections share.
 struct Server {
     gate: Gate,
     settings: Settings,
+    first_frame: bool,
     encoder: Arc<dyn Encoder>,
 }
 
 impl Server {
-    fn new(gate: &Gate, settings: &Settings) -> Self {
+    fn new(gate: &Gate, endpoint: &TcpEndpoint) -> Self {
+        let settings = &endpoint.settings;
         let encoder = Arc::new(FrameEncoder::new(Arc::clone(&settings.codec)));
         Self {
             gate: gate.clone(),
             settings: settings.clone(),
+            first_frame: endpoint.first_frame,
             encoder,
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+    async fn connection(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr, slot: Slot) {
         tune(&stream);
-        let Some((session, read)) = self.admit(stream, remote, slot).await else {
+        let admitted = match self.admit(&mut stream, remote, slot).await {
+            Some(Ok(admitted)) => admitted,
+            Some(Err(refusal)) => return self.refuse(stream, &refusal).await,
+            None => return,
+        };
+        let (read, write) = stream.into_split();
+        let wire = Some(Box::new(write) as Box<dyn Wire>);
+        // Refused where the router stops; the wire has gone with the refusal, so there is nothing to write to.
+        let Ok(session) = self.gate.open(admitted, Arc::clone(&self.encoder), wire) else {
             return;
         };
         let decoder = FrameDecoder::new(Arc::clone(&self.settings.codec), &self.settings.limits());
@@ -129,30 +167,60 @@ impl Server {
         self.gate.spawn(run(self.gate.clone(), session, reader));
     }
 
+    /// Asks whether a connection is admitted; `None` where it is dropped without a word.
     async fn admit(
         &self,
-        stream: TcpStream,
+        stream: &mut TcpStream,
         remote: SocketAddr,
-        slot: Slot,
-    ) -> Option<(Session, OwnedReadHalf)> {
-        let admission = self.gate.admit(slot, ConnectRequest::from_remote(remote));
-        let refusal = match timeout(self.settings.options.handshake_timeout, admission).await {
-            Ok(Ok(admitted)) => {
-                let (read, write) = stream.into_split();
-                match self
-                    .gate
-                    .open(admitted, Arc::clone(&self.encoder), Some(Box::new(write)))
-                {
-                    Ok(session) => return Some((session, read)),
-                    // The router stops; the wire has gone with the refusal, so there is nothing to write to.
-                    Err(_) => return None,
-                }
+        mut slot: Slot,
+    ) -> Option<Result<Admitted, Refusal>> {
+        let patience = self.settings.options.handshake_timeout;
+        let asked = timeout(patience, self.ask(stream, remote, &mut slot)).await;
+        let request = match asked {
+            Ok(asked) => match asked? {
+                Ok(request) => request,
+                Err(refusal) => return Some(Err(refusal)),
+            },
+            Err(_) => {
+                self.gate.count_bad_input("handshake");
+                return Some(Err(Refusal::new(408, "this took too long; try again")));
             }
-            Ok(Err(refusal)) => refusal,
-            Err(_) => Refusal::unavailable("the server took too long to decide; try again later"),
         };
-        self.refuse(stream, &refusal).await;
-        None
+        let admission = timeout(patience, self.gate.admit(slot, request)).await;
+        Some(admission.unwrap_or_else(|_| {
+            Err(Refusal::unavailable(
+                "the server took too long to decide; try again later",
+            ))
+        }))
+    }
+
+    /// Learns what there is to be known of a connection.
+    async fn ask(
+        &self,
+        stream: &mut TcpStream,
+        remote: SocketAddr,
+        slot: &mut Slot,
+    ) -> Option<Result<ConnectRequest, Refusal>> {
+        let peer = match self
+            .settings
+            .greet(&self.gate, stream, remote, slot)
+            .await?
+        {
+            Ok(peer) => peer,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let mut request = peer.connect_request();
+        if self.first_frame {
+            match first_frame(stream).await {
+                Ok(frame) => request.first_frame = Some(frame),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.gate.count_bad_input("first_frame");
+                    return Some(Err(Refusal::new(413, "the first frame is too long")));
+                }
+                Err(_) => return None,
+            }
+        }
+        Some(Ok(request))
     }
 
     /// Tells a client that it is not admitted.

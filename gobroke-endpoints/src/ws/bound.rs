@@ -26,7 +26,7 @@ const LONGEST_HEAD: usize = 16 * 1024;
 pub(super) async fn serve(address: &str, server: Arc<Server>) -> Result<(), EndpointError> {
     let mut listener = Listener::bind(address, &server.gate).await?;
     while let Some((stream, remote)) = listener.next(&server.gate).await {
-        match server.gate.slot(Some(remote)) {
+        match server.settings.slot(&server.gate, Some(remote)) {
             Ok(slot) => server
                 .gate
                 .spawn(handshake(Arc::clone(&server), stream, remote, slot)),
@@ -37,11 +37,20 @@ pub(super) async fn serve(address: &str, server: Arc<Server>) -> Result<(), Endp
 }
 
 /// Reads one request and answers it. Ends then; an accepted connection runs on in a task of its own.
-async fn handshake(server: Arc<Server>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+async fn handshake(server: Arc<Server>, mut stream: TcpStream, remote: SocketAddr, mut slot: Slot) {
     let patience = server.settings.options.handshake_timeout;
+    let greeting = server
+        .settings
+        .greet(&server.gate, &mut stream, remote, &mut slot);
+    let peer = match timeout(patience, greeting).await {
+        Ok(Some(Ok(peer))) => peer,
+        Ok(Some(Err(refusal))) => return turn_away(&stream, &refusal),
+        Ok(None) => return,
+        Err(_) => return server.gate.count_bad_input("handshake"),
+    };
     let slot = Mutex::new(Some(slot));
     let answer = service_fn(|mut request: Request<Incoming>| {
-        let server = Arc::clone(&server);
+        let (server, peer) = (Arc::clone(&server), peer.clone());
         let slot = slot
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -49,7 +58,7 @@ async fn handshake(server: Arc<Server>, stream: TcpStream, remote: SocketAddr, s
         async move {
             // There is one request a connection, so the slot is there.
             let slot = || slot.ok_or_else(|| Refusal::new(400, "open another connection for this"));
-            let mut answer = server.answer(&mut request, Some(remote), slot).await;
+            let mut answer = server.answer(&mut request, peer, slot).await;
             // Told by the answer: hyper, told not to keep connections alive, would say so in that of the upgrade too.
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer

@@ -12,6 +12,8 @@ use hyper::{
     },
 };
 
+use crate::stream::Peer;
+
 /// What every request is answered with.
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -86,12 +88,8 @@ impl Handshake {
     }
 
     /// What the `on_connect` hook is told.
-    pub(super) fn connect_request<B>(
-        &self,
-        request: &Request<B>,
-        remote: Option<std::net::SocketAddr>,
-    ) -> ConnectRequest {
-        let mut connect = ConnectRequest::from_remote(remote);
+    pub(super) fn connect_request<B>(&self, request: &Request<B>, peer: &Peer) -> ConnectRequest {
+        let mut connect = peer.connect_request();
         connect.path = Some(request.uri().path().to_owned());
         connect.query = request.uri().query().map(str::to_owned);
         let readable = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -102,6 +100,9 @@ impl Handshake {
         };
         connect.headers = request.headers().iter().filter_map(readable).collect();
         connect.subprotocol.clone_from(&self.protocol);
+        connect.subprotocols = tokens(request.headers(), &SEC_WEBSOCKET_PROTOCOL)
+            .map(str::to_owned)
+            .collect();
         connect
     }
 
@@ -161,13 +162,17 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// Whether a header that is a list of tokens, in one line or several, has this one.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lines = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
+}
+
+/// The tokens of a header that is a list of them, in one line or several.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter();
+    let lines = lines.filter_map(|value| value.to_str().ok());
     lines
         .flat_map(|line| line.split(','))
-        .any(|found| found.trim().eq_ignore_ascii_case(token))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 /// The value of a header that is there once.
@@ -210,13 +215,14 @@ mod tests {
     fn the_example_of_the_rfc_is_answered_as_there() {
         let handshake =
             Handshake::read(&request(), None, Some("superchat")).expect("a good request");
-        let connect = handshake.connect_request(&request(), None);
+        let connect = handshake.connect_request(&request(), &Peer::default());
         assert_eq!(
             (connect.path.as_deref(), connect.query.as_deref()),
             (Some("/chat"), Some("room=1"))
         );
         assert_eq!(connect.header("origin"), Some("http://example.com"));
         assert_eq!(connect.subprotocol.as_deref(), Some("superchat"));
+        assert_eq!(connect.subprotocols, ["chat", "superchat"]);
         let answer = handshake.accepted();
         assert_eq!(answer.status(), 101);
         assert_eq!(

@@ -12,7 +12,7 @@ use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, async_t
 
 pub use self::mounted::{MountedWebSocket, WebSocketRoute};
 use self::server::Server;
-use crate::stream::{Settings, setters};
+use crate::stream::{Settings, http_setters, setters};
 
 /// Clients over WebSocket (RFC 6455): on an address of its own, or as a route of an HTTP server that is there.
 ///
@@ -56,10 +56,10 @@ use crate::stream::{Settings, setters};
 ///
 /// # Who may open one
 /// The `on_connect` hook of the router sees path, query and headers; what it refuses is answered with the refusal's
-/// status and its reason as text. Browsers let any page open a WebSocket to any server: where clients are known by a
-/// cookie, the hook should look at `origin` (RFC 6455, section 10.2).
+/// status and its reason as text. Browsers let any page open a WebSocket to any server, so pages from another host are
+/// refused before that, unless [`origins`](Self::origins) lists theirs.
 ///
-/// Other answers: 400 (no or a wrong key), 404 (another path), 405 (not `GET`), 426 (no upgrade, or another version
+/// Other answers: 400 (no or a wrong key), 403 (a foreign page), 404 (another path), 405 (not `GET`), 426 (no upgrade, or another version
 /// than 13), 429 and 503 (the limits of [`EndpointOptions`], and while the router stops).
 ///
 /// # What goes over it
@@ -101,6 +101,7 @@ impl WebSocketEndpoint {
     }
 
     setters!();
+    http_setters!();
 }
 
 #[async_trait]

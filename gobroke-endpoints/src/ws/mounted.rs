@@ -15,7 +15,7 @@ use hyper::{Request, Response};
 use tower_service::Service;
 
 use super::{handshake::refused, server::Server};
-use crate::stream::{Settings, setters};
+use crate::stream::{Peer, Settings, http_setters, setters};
 
 /// A [`WebSocketEndpoint`](crate::WebSocketEndpoint) that has no address: another HTTP server hands it its requests.
 ///
@@ -40,6 +40,7 @@ impl MountedWebSocket {
     }
 
     setters!();
+    http_setters!();
 }
 
 #[async_trait]
@@ -114,9 +115,11 @@ impl<B: Send + 'static> Service<Request<B>> for WebSocketRoute {
                 )));
             };
             let remote = remote(&request);
-            let gate = server.gate.clone();
+            let (gate, settings) = (server.gate.clone(), server.settings.clone());
             Ok(server
-                .answer(&mut request, remote, || gate.slot(remote))
+                .answer(&mut request, Peer::new(remote), || {
+                    settings.slot(&gate, remote)
+                })
                 .await)
         })
     }

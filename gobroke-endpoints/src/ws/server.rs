@@ -1,6 +1,6 @@
 //! From a request to a running connection, the same for a bound and for a mounted endpoint: [`Server`].
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gobroke_core::{Admitted, Gate, Refusal, Slot};
@@ -19,7 +19,7 @@ use super::{
     encoder::FrameEncoder,
     handshake::{Answer, Handshake, refused},
 };
-use crate::stream::{Reader, Settings, run, run_through_task, tune};
+use crate::stream::{Peer, Reader, Settings, run, run_through_task, tune};
 
 /// What the connections of an endpoint share.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Server {
     pub(super) async fn answer<B>(
         self: Arc<Self>,
         request: &mut Request<B>,
-        remote: Option<SocketAddr>,
+        peer: Peer,
         slot: impl FnOnce() -> Result<Slot, Refusal>,
     ) -> Answer {
         let handshake = match Handshake::read(
@@ -60,13 +60,27 @@ impl Server {
                 return *answer;
             }
         };
-        let slot = match slot() {
-            Ok(slot) => slot,
+        if !self
+            .settings
+            .origins
+            .allow(request.headers(), request.uri())
+        {
+            self.gate.count_bad_input("foreign_origin");
+            return refused(&Refusal::forbidden("a page from elsewhere may not connect"));
+        }
+        let counted = slot().and_then(|mut slot| {
+            let peer = self
+                .settings
+                .client_of(peer, request.headers(), &mut slot)?;
+            Ok((slot, peer))
+        });
+        let (slot, peer) = match counted {
+            Ok(counted) => counted,
             Err(refusal) => return refused(&refusal),
         };
         let admission = self
             .gate
-            .admit(slot, handshake.connect_request(request, remote));
+            .admit(slot, handshake.connect_request(request, &peer));
         match timeout(self.settings.options.handshake_timeout, admission).await {
             Ok(Ok(admitted)) => {
                 let upgrade = hyper::upgrade::on(request);

@@ -1,0 +1,10 @@
+//! Guides: what one has to know beyond the page of one item.
+
+// The guides link to endpoints of all features, with which the documentation is built.
+#![cfg_attr(
+    not(all(feature = "ws", feature = "tcp")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+
+#[doc = include_str!("security.md")]
+pub mod security {}
