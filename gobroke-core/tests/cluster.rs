@@ -18,6 +18,19 @@ fn faulty(seed: u64) -> MemoryCluster {
     cluster
 }
 
+/// `SEED=17 cargo test` repeats one, `SEEDS=1000` tries many.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(count),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_whole_suite_passes() {
     conformance::run(async || MemoryCluster::new()).await;
@@ -25,8 +38,17 @@ async fn the_whole_suite_passes() {
 
 #[tokio::test(start_paused = true)]
 async fn order_holds_on_a_bad_carrier_whatever_the_seed() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
+        println!("seed {seed}");
         conformance::messages_arrive_once_and_in_order(&faulty(seed), seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_faults_are_accounted_for_whatever_the_seed() {
+    for seed in seeds(20) {
+        println!("seed {seed}");
+        conformance::random_faults_are_accounted_for(&MemoryCluster::new(), seed).await;
     }
 }
 

@@ -34,7 +34,9 @@ pub use self::{
         a_reconnect_elsewhere_replaces_the_older_session, an_instance_that_stops_is_gone_at_once,
         every_instance_knows_the_same_of_a_client, listings_cover_all_instances_in_pages,
     },
-    outage::{an_outage_is_made_up_for, lost_records_are_written_again},
+    outage::{
+        an_outage_is_made_up_for, lost_records_are_written_again, random_faults_are_accounted_for,
+    },
 };
 use super::{Cluster, ClusterStats, Faults, MemoryCluster};
 use crate::{
@@ -128,6 +130,7 @@ pub async fn run<S: Setup>(setup: impl AsyncFn() -> S) {
     a_dead_instance_takes_its_clients_with_it(&setup().await).await;
     an_outage_is_made_up_for(&setup().await).await;
     lost_records_are_written_again(&setup().await).await;
+    random_faults_are_accounted_for(&setup().await, 1).await;
 }
 
 /// An instance of a check.

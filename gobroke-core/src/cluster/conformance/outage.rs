@@ -1,7 +1,14 @@
 //! The cluster away, and back.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::{Instance, Setup, eventually, expect, settled, stop_all, traffic::Traffic};
-use crate::{ClientId, Message};
+use crate::{
+    ClientId, Message,
+    cluster::{ClusterStats, seed::Seed},
+};
 
 /// While the cluster is away, local traffic goes on, and what is for others waits; when it is back, that arrives, once
 /// and in order, and what changed meanwhile is known. Nothing is done where the setup cannot take the cluster away.
@@ -49,6 +56,62 @@ pub async fn an_outage_is_made_up_for(setup: &dyn Setup) {
         }
     }
     assert_eq!(settled(&[one, two, three]).await, 0, "nothing is lost");
+    stop_all(instances).await;
+}
+
+/// Under faults by a seed (instances cut off, a carrier that loses for good) whatever arrives does so once and in order,
+/// and what does not is counted; afterwards all instances agree again. Only what the setup can do is done.
+///
+/// # Panics
+/// Where the promise is not kept.
+pub async fn random_faults_are_accounted_for(setup: &dyn Setup, seed: u64) {
+    let instances = Instance::start_all(setup, ["one", "two", "three"]).await;
+    let mut traffic = Traffic::new(&instances, seed).await;
+    let mut seed = Seed::new(seed);
+    let mut away = [false; 3];
+    for _ in 0..60 {
+        let index = seed.below(3) as usize;
+        match seed.below(6) {
+            0 | 1 => {
+                away[index] = !away[index];
+                setup.away(instances[index].name(), away[index]).await;
+            }
+            2 => {
+                setup.disturb(seed.per_mille(300)).await;
+            }
+            _ => {}
+        }
+        for _ in 0..seed.below(4) {
+            traffic.round().await;
+        }
+        sleep(Duration::from_millis(seed.below(600))).await;
+    }
+    setup.disturb(false).await;
+    for (instance, away) in instances.iter().zip(away) {
+        if away {
+            setup.away(instance.name(), false).await;
+        }
+    }
+    settled(&instances.each_ref()).await;
+    let sum = |count: fn(&ClusterStats) -> u64| {
+        instances
+            .iter()
+            .map(|instance| count(&instance.stats()))
+            .sum::<u64>()
+    };
+    // Something lost was for up to two clients of an instance; something dropped, for up to four of two.
+    let counted = sum(|stats| 2 * stats.lost + 4 * stats.dropped + stats.unknown);
+    let missing = traffic.count_missing(&instances).await;
+    assert!(
+        missing <= counted,
+        "{missing} missing, {counted} accounted for"
+    );
+    for instance in &instances {
+        let agrees =
+            async || instance.broke.is_ready() && instance.broke.clients().await.len() == 6;
+        eventually("all instances agree", agrees).await;
+        instance.sees_members("room", 3).await;
+    }
     stop_all(instances).await;
 }
 
