@@ -1,7 +1,7 @@
 //! What an endpoint is ([`Endpoint`]), how it is set ([`EndpointOptions`]), and what it tells of a connection before
 //! that is admitted ([`ConnectRequest`]).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -104,6 +104,8 @@ pub struct ConnectRequest {
     pub subprotocol: Option<String>,
     /// The subprotocols that the client offered, the one that it likes best first.
     pub subprotocols: Vec<String>,
+    /// What TLS told, where the endpoint speaks it.
+    pub tls: Option<Arc<TlsInfo>>,
     /// The first frame, on a stream of frames (TCP) whose endpoint was told to wait for it: a token, say. It is not
     /// routed.
     pub first_frame: Option<Bytes>,
@@ -149,6 +151,30 @@ impl ConnectRequest {
             .filter_map(|pair| pair.split_once('='))
             .find_map(|(key, value)| (key == name).then_some(value))
     }
+}
+
+/// What a TLS handshake told of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsInfo {
+    /// The version that was agreed on: `TLSv1.3`, `TLSv1.2`.
+    pub version: String,
+    /// The name that the client asked for (SNI, RFC 6066, section 3).
+    pub server_name: Option<String>,
+    /// Who the client is, where it showed a certificate and that was found good.
+    pub client: Option<TlsClient>,
+}
+
+/// A client that showed a certificate, which was verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsClient {
+    /// The certificate's subject, as RFC 4514 writes it: `CN=sensor-7,O=Example`.
+    pub subject: String,
+    /// Its alternative names: host names, addresses of mail, URIs, and IP addresses.
+    pub names: Vec<String>,
+    /// The chain that the client showed, its own certificate first, each in DER.
+    pub chain: Vec<Bytes>,
 }
 
 /// What the `on_connect` hook answers: who the client is, and what it starts with.

@@ -71,7 +71,7 @@ pub use self::{
     client::{Client, ClientInfo},
     close::CloseReason,
     delivery::{Encoder, ErrorFrame, Frames, OutboxState, Overflow, Wire},
-    endpoint::{Admission, ConnectRequest, Endpoint, EndpointOptions, Refusal},
+    endpoint::{Admission, ConnectRequest, Endpoint, EndpointOptions, Refusal, TlsClient, TlsInfo},
     error::{
         AddLogicError, Closed, EndpointError, FailureKind, LogicError, LogicFailure, LogicResult,
         SendError, StartError,

@@ -63,6 +63,7 @@
 //! |---|---|---|
 //! | `ws` | [`WebSocketEndpoint`], [`MountedWebSocket`] | yes |
 //! | `tcp` | [`TcpEndpoint`] | yes |
+//! | `tls` | [`Tls`]: TLS 1.2 and 1.3 for endpoints with an address of their own | no |
 //! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
 //!
 //! The codecs are always there.
@@ -74,6 +75,8 @@ pub mod docs;
 mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
+mod tls;
 #[cfg(feature = "ws")]
 mod ws;
 
@@ -86,5 +89,7 @@ pub use self::codec::{JsonCodec, RawCodec};
 pub use self::stream::ReceiveBudget;
 #[cfg(feature = "tcp")]
 pub use self::tcp::TcpEndpoint;
+#[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
+pub use self::tls::{Tls, TlsError};
 #[cfg(feature = "ws")]
 pub use self::ws::{MountedWebSocket, WebSocketEndpoint, WebSocketRoute};

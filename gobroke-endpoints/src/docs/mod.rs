@@ -2,7 +2,7 @@
 
 // The guides link to endpoints of all features, with which the documentation is built.
 #![cfg_attr(
-    not(all(feature = "ws", feature = "tcp")),
+    not(all(feature = "ws", feature = "tcp", feature = "tls")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

@@ -1,8 +1,8 @@
 //! A connection's first moments, before its protocol begins: whose it is ([`Peer`]).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use gobroke_core::{ConnectRequest, Gate, Refusal, Slot};
+use gobroke_core::{ConnectRequest, EndpointError, Gate, Refusal, Slot, TlsInfo};
 use tokio::net::TcpStream;
 
 use super::Settings;
@@ -13,13 +13,21 @@ pub(crate) struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     /// The proxy that says so.
     via: Option<SocketAddr>,
+    pub(crate) tls: Option<Arc<TlsInfo>>,
+}
+
+/// A connection's stream, once it may carry its protocol.
+pub(crate) enum Secured {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
 impl Peer {
     pub(crate) fn new(remote: impl Into<Option<SocketAddr>>) -> Self {
         Self {
             remote: remote.into(),
-            via: None,
+            ..Self::default()
         }
     }
 
@@ -32,17 +40,40 @@ impl Peer {
         Ok(Self {
             remote: Some(client),
             via: self.remote,
+            tls: self.tls,
         })
     }
 
     pub(crate) fn connect_request(&self) -> ConnectRequest {
         let mut request = ConnectRequest::from_remote(self.remote);
         request.via = self.via;
+        request.tls.clone_from(&self.tls);
         request
     }
 }
 
 impl Settings {
+    /// Gets ready what has to be before the endpoint listens: certificates, and what watches over them.
+    pub(crate) fn prepare(&self, gate: &Gate) -> Result<(), EndpointError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.reload()
+                .map_err(|error| EndpointError::Other(error.into()))?;
+            let closed = gate.clone();
+            gate.spawn(tls.clone().watch(async move { closed.closing().await }));
+        }
+        let _ = gate;
+        Ok(())
+    }
+
+    /// Whether it speaks TLS: nothing can be said to who has not begun to, then.
+    pub(crate) fn is_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
     /// Counts a connection at its accept. One of a proxy is counted for its client's address once that is known.
     pub(crate) fn slot(&self, gate: &Gate, remote: Option<SocketAddr>) -> Result<Slot, Refusal> {
         let is_proxy = |remote: &SocketAddr| {
@@ -72,6 +103,23 @@ impl Settings {
                 None
             }
         }
+    }
+
+    /// Does the TLS handshake where the endpoint speaks TLS, else gives the stream back. `None` where it failed.
+    pub(crate) async fn secure(
+        &self,
+        gate: &Gate,
+        stream: TcpStream,
+        peer: &mut Peer,
+    ) -> Option<Secured> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let (stream, info) = tls.accept(gate, stream).await?;
+            peer.tls = Some(info);
+            return Some(Secured::Tls(Box::new(stream)));
+        }
+        let _ = (gate, peer);
+        Some(Secured::Plain(stream))
     }
 
     /// Reads what the headers of a request say of its client, where a proxy wrote them.

@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use gobroke_core::{Batch, CloseReason, Gate, Incoming, Session};
 use tokio::{io::AsyncRead, time::timeout};
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "tls"))]
 use {
     gobroke_core::Outgoing,
     std::io,
@@ -54,7 +54,7 @@ where
 }
 
 /// Runs a connection over a stream that cannot write without waiting: the task writes whole batches.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "tls"))]
 pub(crate) async fn run_through_task<R, W, D>(
     gate: Gate,
     mut session: Session,
@@ -87,7 +87,7 @@ pub(crate) async fn run_through_task<R, W, D>(
 }
 
 /// Writes what goes to the client until that is closed, then ends the sending half.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "tls"))]
 async fn send<W: AsyncWrite + Unpin>(
     mut outgoing: Outgoing<'_>,
     write: &mut W,

@@ -13,16 +13,17 @@ mod settings;
 pub use self::budget::ReceiveBudget;
 #[cfg(feature = "tcp")]
 pub(crate) use self::connection::linger;
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "tls"))]
 pub(crate) use self::connection::run_through_task;
+#[cfg(feature = "ws")]
+pub(crate) use self::settings::http_setters;
 pub(crate) use self::{
     accept::{Listener, tune},
+    arrival::{Peer, Secured},
     budget::Partial,
     connection::{Reader, run},
-    settings::{Limits, Settings, setters},
+    settings::{Limits, Settings, bound_setters, setters},
 };
-#[cfg(feature = "ws")]
-pub(crate) use self::{arrival::Peer, settings::http_setters};
 
 use gobroke_core::{Batch, CloseReason, Gate, Message};
 

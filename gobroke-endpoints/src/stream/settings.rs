@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) message_timeout: Duration,
     pub(crate) budget: ReceiveBudget,
     pub(crate) proxies: Option<TrustedProxies>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
     #[cfg(feature = "ws")]
     pub(crate) origins: Origins,
 }
@@ -34,6 +36,8 @@ impl Settings {
             message_timeout: Duration::from_secs(60),
             budget: ReceiveBudget::process(),
             proxies: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             #[cfg(feature = "ws")]
             origins: Origins::default(),
         }
@@ -114,6 +118,20 @@ macro_rules! setters {
     };
 }
 pub(crate) use setters;
+
+/// The methods by which one with an address of its own is set.
+macro_rules! bound_setters {
+    () => {
+        /// Speaks TLS. Default: it does not.
+        #[cfg(feature = "tls")]
+        #[must_use]
+        pub fn tls(mut self, tls: crate::Tls) -> Self {
+            self.settings.tls = Some(tls);
+            self
+        }
+    };
+}
+pub(crate) use bound_setters;
 
 /// The methods by which such an endpoint over HTTP is set.
 #[cfg(feature = "ws")]

@@ -7,17 +7,21 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use gobroke_core::{
-    Admitted, CloseReason, ConnectRequest, Encoder, Endpoint, EndpointError, EndpointOptions,
-    ErrorFrame, Gate, Name, Refusal, Slot, Wire, async_trait,
+    Admitted, CloseReason, Encoder, Endpoint, EndpointError, EndpointOptions, ErrorFrame, Gate,
+    Name, Refusal, Slot, Wire, async_trait,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use self::{decoder::FrameDecoder, encoder::FrameEncoder};
-use crate::stream::{Listener, Reader, Settings, linger, run, setters, tune};
+#[cfg(feature = "tls")]
+use crate::stream::run_through_task;
+use crate::stream::{
+    Listener, Peer, Reader, Secured, Settings, bound_setters, linger, run, setters, tune,
+};
 
 /// Clients over TCP: each frame stands behind its length, four bytes in big-endian order.
 ///
@@ -73,7 +77,7 @@ impl TcpEndpoint {
     }
 
     /// Waits for a client's first frame before it asks whether that is admitted, and hands it to the `on_connect` hook
-    /// ([`ConnectRequest::first_frame`]) and to nobody else: a token, say. It may be 16 KiB long, and has to come within
+    /// ([`ConnectRequest::first_frame`](gobroke_core::ConnectRequest::first_frame)) and to nobody else: a token, say. It may be 16 KiB long, and has to come within
     /// [`handshake_timeout`](EndpointOptions::handshake_timeout). Default: it does not, and the first frame is like all
     /// others.
     #[must_use]
@@ -83,6 +87,7 @@ impl TcpEndpoint {
     }
 
     setters!();
+    bound_setters!();
 }
 
 #[async_trait]
@@ -96,6 +101,7 @@ impl Endpoint for TcpEndpoint {
     }
 
     async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
+        self.settings.prepare(&gate)?;
         let mut listener = Listener::bind(&self.address, &gate).await?;
         let server = Arc::new(Server::new(&gate, self));
         while let Some((stream, remote)) = listener.next(&gate).await {
@@ -112,7 +118,7 @@ impl Endpoint for TcpEndpoint {
 const LONGEST_FIRST: usize = 16 << 10;
 
 /// Reads one frame, and nothing behind it.
-async fn first_frame(stream: &mut TcpStream) -> io::Result<Bytes> {
+async fn first_frame<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Bytes> {
     let length = stream.read_u32().await? as usize;
     if length > LONGEST_FIRST {
         return Err(io::ErrorKind::InvalidData.into());
@@ -142,12 +148,41 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr, slot: Slot) {
+    async fn connection(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        remote: SocketAddr,
+        mut slot: Slot,
+    ) {
         tune(&stream);
-        let admitted = match self.admit(&mut stream, remote, slot).await {
-            Some(Ok(admitted)) => admitted,
-            Some(Err(refusal)) => return self.refuse(stream, &refusal).await,
-            None => return,
+        let beginning = async {
+            let greeting = self
+                .settings
+                .greet(&self.gate, &mut stream, remote, &mut slot);
+            match greeting.await? {
+                Ok(mut peer) => {
+                    let stream = self.settings.secure(&self.gate, stream, &mut peer).await?;
+                    Some((stream, peer))
+                }
+                Err(refusal) => {
+                    self.turn_away(&stream, &refusal);
+                    None
+                }
+            }
+        };
+        match timeout(self.settings.options.handshake_timeout, beginning).await {
+            Ok(Some((Secured::Plain(stream), peer))) => self.plain(stream, peer, slot).await,
+            #[cfg(feature = "tls")]
+            Ok(Some((Secured::Tls(stream), peer))) => self.encrypted(stream, peer, slot).await,
+            Ok(None) => {}
+            Err(_) => self.gate.count_bad_input("handshake"),
+        }
+    }
+
+    /// A connection into whose stream core writes by itself.
+    async fn plain(&self, mut stream: TcpStream, peer: Peer, slot: Slot) {
+        let Some(admitted) = self.admitted(&mut stream, peer, slot).await else {
+            return;
         };
         let (read, write) = stream.into_split();
         let wire = Some(Box::new(write) as Box<dyn Wire>);
@@ -155,37 +190,74 @@ impl Server {
         let Ok(session) = self.gate.open(admitted, Arc::clone(&self.encoder), wire) else {
             return;
         };
-        let decoder = FrameDecoder::new(Arc::clone(&self.settings.codec), &self.settings.limits());
-        let reader = Reader::new(
-            &self.gate,
-            read,
-            decoder,
-            self.settings.message_timeout,
-            Vec::new(),
-        );
         // In a task of its own, which is small: this one ends here.
-        self.gate.spawn(run(self.gate.clone(), session, reader));
+        self.gate
+            .spawn(run(self.gate.clone(), session, self.reader(read)));
+    }
+
+    #[cfg(feature = "tls")]
+    async fn encrypted<S>(&self, mut stream: S, peer: Peer, slot: Slot)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(admitted) = self.admitted(&mut stream, peer, slot).await else {
+            return;
+        };
+        let (read, write) = tokio::io::split(stream);
+        let Ok(session) = self.gate.open(admitted, Arc::clone(&self.encoder), None) else {
+            return;
+        };
+        let reader = self.reader(read);
+        self.gate
+            .spawn(run_through_task(self.gate.clone(), session, reader, write));
+    }
+
+    fn reader<R: AsyncRead + Unpin>(&self, read: R) -> Reader<R, FrameDecoder> {
+        let decoder = FrameDecoder::new(Arc::clone(&self.settings.codec), &self.settings.limits());
+        let timeout = self.settings.message_timeout;
+        Reader::new(&self.gate, read, decoder, timeout, Vec::new())
+    }
+
+    /// Asks whether a connection is admitted; one that is not has been told why.
+    async fn admitted<S>(&self, stream: &mut S, peer: Peer, slot: Slot) -> Option<Admitted>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match self.admit(stream, peer, slot).await? {
+            Ok(admitted) => Some(admitted),
+            Err(refusal) => {
+                self.refuse(stream, &refusal).await;
+                None
+            }
+        }
     }
 
     /// Asks whether a connection is admitted; `None` where it is dropped without a word.
-    async fn admit(
+    async fn admit<S: AsyncRead + Unpin>(
         &self,
-        stream: &mut TcpStream,
-        remote: SocketAddr,
-        mut slot: Slot,
+        stream: &mut S,
+        peer: Peer,
+        slot: Slot,
     ) -> Option<Result<Admitted, Refusal>> {
         let patience = self.settings.options.handshake_timeout;
-        let asked = timeout(patience, self.ask(stream, remote, &mut slot)).await;
-        let request = match asked {
-            Ok(asked) => match asked? {
-                Ok(request) => request,
-                Err(refusal) => return Some(Err(refusal)),
-            },
-            Err(_) => {
-                self.gate.count_bad_input("handshake");
-                return Some(Err(Refusal::new(408, "this took too long; try again")));
+        let mut request = peer.connect_request();
+        if self.first_frame {
+            match timeout(patience, first_frame(stream)).await {
+                Ok(Ok(frame)) => request.first_frame = Some(frame),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.gate.count_bad_input("first_frame");
+                    return Some(Err(Refusal::new(413, "the first frame is too long")));
+                }
+                Ok(Err(_)) => return None,
+                Err(_) => {
+                    self.gate.count_bad_input("handshake");
+                    return Some(Err(Refusal::new(
+                        408,
+                        "the first frame did not come in time",
+                    )));
+                }
             }
-        };
+        }
         let admission = timeout(patience, self.gate.admit(slot, request)).await;
         Some(admission.unwrap_or_else(|_| {
             Err(Refusal::unavailable(
@@ -194,37 +266,11 @@ impl Server {
         }))
     }
 
-    /// Learns what there is to be known of a connection.
-    async fn ask(
-        &self,
-        stream: &mut TcpStream,
-        remote: SocketAddr,
-        slot: &mut Slot,
-    ) -> Option<Result<ConnectRequest, Refusal>> {
-        let peer = match self
-            .settings
-            .greet(&self.gate, stream, remote, slot)
-            .await?
-        {
-            Ok(peer) => peer,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        let mut request = peer.connect_request();
-        if self.first_frame {
-            match first_frame(stream).await {
-                Ok(frame) => request.first_frame = Some(frame),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.gate.count_bad_input("first_frame");
-                    return Some(Err(Refusal::new(413, "the first frame is too long")));
-                }
-                Err(_) => return None,
-            }
-        }
-        Some(Ok(request))
-    }
-
     /// Tells a client that it is not admitted.
-    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal) {
+    async fn refuse<S>(&self, stream: &mut S, refusal: &Refusal)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         // A client that takes nothing of it, or has gone, is not waited for.
         let _ = timeout(
             self.settings.options.write_stall,
@@ -232,11 +278,14 @@ impl Server {
         )
         .await;
         let _ = stream.shutdown().await;
-        linger(&mut stream).await;
+        linger(stream).await;
     }
 
     /// Tells a client that there is no room, as far as that needs no waiting: no room is left for that either.
     fn turn_away(&self, stream: &TcpStream, refusal: &Refusal) {
+        if self.settings.is_tls() {
+            return;
+        }
         // A fresh socket takes a hundred bytes; where it does not, its end says enough.
         let _ = stream.try_write(&self.refusal(refusal));
     }

@@ -15,39 +15,62 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{handshake::refused, server::Server};
-use crate::stream::Listener;
+use crate::stream::{Listener, Peer, Secured};
 
 /// How long a request's head may be, in bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
 
 pub(super) async fn serve(address: &str, server: Arc<Server>) -> Result<(), EndpointError> {
+    server.settings.prepare(&server.gate)?;
     let mut listener = Listener::bind(address, &server.gate).await?;
     while let Some((stream, remote)) = listener.next(&server.gate).await {
         match server.settings.slot(&server.gate, Some(remote)) {
             Ok(slot) => server
                 .gate
                 .spawn(handshake(Arc::clone(&server), stream, remote, slot)),
-            Err(refusal) => turn_away(&stream, &refusal),
+            Err(refusal) => turn_away(&server, &stream, &refusal),
         }
     }
     Ok(())
 }
 
-/// Reads one request and answers it. Ends then; an accepted connection runs on in a task of its own.
+/// Runs a connection until it is one of HTTP, then reads its request.
 async fn handshake(server: Arc<Server>, mut stream: TcpStream, remote: SocketAddr, mut slot: Slot) {
-    let patience = server.settings.options.handshake_timeout;
-    let greeting = server
-        .settings
-        .greet(&server.gate, &mut stream, remote, &mut slot);
-    let peer = match timeout(patience, greeting).await {
-        Ok(Some(Ok(peer))) => peer,
-        Ok(Some(Err(refusal))) => return turn_away(&stream, &refusal),
-        Ok(None) => return,
-        Err(_) => return server.gate.count_bad_input("handshake"),
+    let (settings, gate) = (&server.settings, &server.gate);
+    let beginning = async {
+        let mut peer = match settings.greet(gate, &mut stream, remote, &mut slot).await? {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                turn_away(&server, &stream, &refusal);
+                return None;
+            }
+        };
+        let stream = settings.secure(gate, stream, &mut peer).await?;
+        Some((stream, peer))
     };
+    match timeout(settings.options.handshake_timeout, beginning).await {
+        Ok(Some((Secured::Plain(stream), peer))) => answer(server, stream, peer, slot).await,
+        #[cfg(feature = "tls")]
+        Ok(Some((Secured::Tls(stream), peer))) => answer(server, stream, peer, slot).await,
+        Ok(None) => {}
+        Err(_) => gate.count_bad_input("handshake"),
+    }
+}
+
+/// Reads one request and answers it. Ends then; an accepted connection runs on in a task of its own.
+async fn answer<S>(server: Arc<Server>, stream: S, peer: Peer, slot: Slot)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let patience = server.settings.options.handshake_timeout;
+    let remote = peer.remote;
     let slot = Mutex::new(Some(slot));
     let answer = service_fn(|mut request: Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());
@@ -85,17 +108,20 @@ async fn handshake(server: Arc<Server>, mut stream: TcpStream, remote: SocketAdd
             if error.is_parse() || error.is_timeout() || error.is_incomplete_message() {
                 server.gate.count_bad_input("handshake");
             }
-            tracing::debug!(%error, %remote, "a handshake failed");
+            tracing::debug!(%error, ?remote, "a handshake failed");
         }
         Err(_) => {
             server.gate.count_bad_input("handshake");
-            tracing::debug!(%remote, "a handshake took too long");
+            tracing::debug!(?remote, "a handshake took too long");
         }
     }
 }
 
 /// Answers a connection that there is no room for, as far as that needs no waiting.
-fn turn_away(stream: &TcpStream, refusal: &Refusal) {
+fn turn_away(server: &Server, stream: &TcpStream, refusal: &Refusal) {
+    if server.settings.is_tls() {
+        return;
+    }
     let answer = refused(refusal);
     let head = format!(
         "HTTP/1.1 {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",

@@ -12,7 +12,7 @@ use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, async_t
 
 pub use self::mounted::{MountedWebSocket, WebSocketRoute};
 use self::server::Server;
-use crate::stream::{Settings, http_setters, setters};
+use crate::stream::{Settings, bound_setters, http_setters, setters};
 
 /// Clients over WebSocket (RFC 6455): on an address of its own, or as a route of an HTTP server that is there.
 ///
@@ -102,6 +102,7 @@ impl WebSocketEndpoint {
 
     setters!();
     http_setters!();
+    bound_setters!();
 }
 
 #[async_trait]

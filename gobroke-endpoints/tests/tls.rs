@@ -1,0 +1,402 @@
+//! TLS over real sockets: with rustls as the client, and with `openssl s_client`.
+
+#![cfg(all(feature = "tls", feature = "tcp", feature = "ws"))]
+
+mod common;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use common::{TcpClient, address, bad_input, echo, soon, stop};
+use futures_util::{SinkExt, StreamExt};
+use gobroke_core::{Admission, Broke, CloseReason, ConnectRequest, TlsInfo};
+use gobroke_endpoints::{RawCodec, TcpEndpoint, Tls, TrustedProxies, WebSocketEndpoint};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::{Signal, getpid, kill_process};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+/// A directory with an authority's certificate, and what that signed.
+struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([]).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let directory = tempfile::tempdir().expect("a directory");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(directory.path().join("ca.pem"), certificate.pem()).expect("it is written");
+        let issuer = Issuer::new(params, key);
+        Self { directory, issuer }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Signs a certificate and writes it, its key before it, as `name.pem` and `name.key`.
+    fn sign(&self, name: &str) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("it is written");
+        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("it is written");
+    }
+
+    fn server(&self) -> Tls {
+        self.sign("server");
+        Tls::files(self.path("server.pem"), self.path("server.key"))
+    }
+
+    /// A client that trusts this authority, with a certificate that `by` signed, if any.
+    fn client(&self, certificate: Option<(&Authority, &str)>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate");
+        roots.add(ca).expect("a good one");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some((by, name)) => {
+                let pem = by.path(&format!("{name}.pem"));
+                let chain = vec![CertificateDer::from_pem_file(pem).expect("a certificate")];
+                let key = PrivateKeyDer::from_pem_file(by.path(&format!("{name}.key")));
+                builder
+                    .with_client_auth_cert(chain, key.expect("a key"))
+                    .expect("they belong together")
+            }
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+fn tcp(tls: Tls) -> TcpEndpoint {
+    TcpEndpoint::bind("127.0.0.1:0")
+        .codec(RawCodec::to_logic("echo"))
+        .tls(tls)
+}
+
+fn ws(tls: Tls) -> WebSocketEndpoint {
+    WebSocketEndpoint::bind("127.0.0.1:0")
+        .codec(RawCodec::to_logic("echo"))
+        .tls(tls)
+}
+
+async fn start(endpoint: impl gobroke_core::Endpoint) -> Broke {
+    echo(endpoint).start().await.expect("it starts")
+}
+
+async fn connect(broke: &Broke, client: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = soon(TcpStream::connect(address(broke))).await?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    soon(client.connect(name, stream)).await
+}
+
+/// Whether a frame comes back.
+async fn echoes(stream: &mut TlsStream<TcpStream>, payload: &[u8]) -> bool {
+    let length = u32::try_from(payload.len())
+        .expect("a length")
+        .to_be_bytes();
+    let frame = [&length, payload].concat();
+    let mut answer = vec![0; frame.len()];
+    let conversation = async {
+        stream.write_all(&frame).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut answer).await
+    };
+    soon(conversation).await.is_ok() && answer == frame
+}
+
+async fn open(broke: &Broke, client: &TlsConnector) -> WebSocketStream<TlsStream<TcpStream>> {
+    let stream = connect(broke, client).await.expect("a TLS handshake");
+    let (client, _) = soon(client_async("wss://localhost/ws", stream))
+        .await
+        .expect("a handshake");
+    client
+}
+
+/// The certificate that a server shows.
+fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    let chain = stream.get_ref().1.peer_certificates().expect("a chain");
+    chain[0].to_vec()
+}
+
+#[tokio::test]
+async fn websockets_over_tls_carry_messages_and_closes() {
+    let authority = Authority::new();
+    let broke = start(ws(authority.server())).await;
+    let mut client = open(&broke, &authority.client(None)).await;
+    for message in [
+        Message::text("hello"),
+        Message::binary(vec![7; 1 << 20]),
+        Message::text(""),
+    ] {
+        soon(client.send(message.clone())).await.expect("it writes");
+        let answer = soon(client.next()).await.expect("a message");
+        assert!(answer.expect("a good one") == message);
+    }
+    broke.local_clients()[0].disconnect(CloseReason::Kicked("be nice".into()));
+    match soon(client.next())
+        .await
+        .expect("a close")
+        .expect("a good one")
+    {
+        Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 4002),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        soon(client.next()).await.is_none(),
+        "an end of TLS, not a cut"
+    );
+    stop(broke, client).await;
+}
+
+#[tokio::test]
+async fn many_messages_over_tls_come_whole_and_in_order() {
+    let authority = Authority::new();
+    let broke = start(tcp(authority.server())).await;
+    let (mut read, mut write) = tokio::io::split(
+        connect(&broke, &authority.client(None))
+            .await
+            .expect("a TLS handshake"),
+    );
+    let frame = |number: u32| {
+        let payload = number.to_be_bytes().repeat(1 + number as usize % 500);
+        [&(payload.len() as u32).to_be_bytes(), &payload[..]].concat()
+    };
+    let writing = async {
+        for number in 0..2000 {
+            write.write_all(&frame(number)).await.expect("it writes");
+        }
+        write.flush().await.expect("it writes");
+    };
+    let reading = async {
+        for number in 0..2000 {
+            let expected = frame(number);
+            let mut came = vec![0; expected.len()];
+            read.read_exact(&mut came).await.expect("a frame");
+            assert!(came == expected, "number {number}");
+        }
+    };
+    soon(async { tokio::join!(writing, reading) }).await;
+    stop(broke, (read, write)).await;
+}
+
+#[tokio::test]
+async fn openssl_talks_over_tls_1_2_and_1_3() {
+    let authority = Authority::new();
+    let broke = start(tcp(authority.server())).await;
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut client = Command::new("openssl")
+            .args([
+                "s_client",
+                "-quiet",
+                "-verify_return_error",
+                version,
+                "-connect",
+            ])
+            .arg(address(&broke).to_string())
+            .args([
+                "-servername",
+                "localhost",
+                "-verify_hostname",
+                "localhost",
+                "-CAfile",
+            ])
+            .arg(authority.path("ca.pem"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("openssl starts");
+        let mut stdin = client.stdin.take().expect("its input");
+        let mut stdout = client.stdout.take().expect("its output");
+        stdin.write_all(b"\0\0\0\x05hello").await.expect("it reads");
+        let mut answer = [0; 9];
+        soon(stdout.read_exact(&mut answer))
+            .await
+            .expect("an answer");
+        assert_eq!(&answer, b"\0\0\0\x05hello", "{version}");
+        client.kill().await.expect("it ends");
+    }
+    let mut old = Command::new("openssl");
+    old.args([
+        "s_client",
+        "-tls1_1",
+        "-cipher",
+        "ALL:@SECLEVEL=0",
+        "-connect",
+    ])
+    .arg(address(&broke).to_string())
+    .stdin(Stdio::null())
+    .stdout(Stdio::null())
+    .stderr(Stdio::null());
+    let status = soon(old.status()).await.expect("openssl runs");
+    assert!(!status.success(), "TLS 1.1 is refused");
+    stop(broke, ()).await;
+}
+
+/// What the hook was told last.
+type Told = Arc<Mutex<Option<Arc<TlsInfo>>>>;
+
+async fn start_and_listen(tls: Tls) -> (Broke, Told) {
+    let told = Told::default();
+    let seen = told.clone();
+    let broke = echo(tcp(tls))
+        .on_connect(move |request: ConnectRequest| {
+            *seen.lock().expect("no panic") = request.tls;
+            async { Ok(Admission::anonymous()) }
+        })
+        .start()
+        .await
+        .expect("it starts");
+    (broke, told)
+}
+
+#[tokio::test]
+async fn a_clients_certificate_is_asked_for_verified_and_told() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.sign("sensor-7");
+    stranger.sign("sensor-7");
+    let (good, bad) = (
+        Some((&authority, "sensor-7")),
+        Some((&stranger, "sensor-7")),
+    );
+    for required in [true, false] {
+        let tls = authority.server();
+        let tls = match required {
+            true => tls.require_clients(authority.path("ca.pem")),
+            false => tls.ask_clients(authority.path("ca.pem")),
+        };
+        let (broke, told) = start_and_listen(tls).await;
+        let mut client = connect(&broke, &authority.client(good))
+            .await
+            .expect("a handshake");
+        assert!(echoes(&mut client, b"hi").await);
+        let info = told.lock().expect("no panic").take().expect("it was told");
+        let shown = info.client.as_ref().expect("a certificate");
+        assert_eq!(
+            (shown.subject.as_str(), &shown.names[..]),
+            ("CN=sensor-7", &["localhost".to_owned()][..])
+        );
+        assert_eq!(
+            (info.version.as_str(), info.server_name.as_deref()),
+            ("TLSv1.3", Some("localhost"))
+        );
+
+        // A client of TLS 1.3 learns of its refusal with its first read.
+        let refused = async |client: &TlsConnector| match connect(&broke, client).await {
+            Ok(mut stream) => !echoes(&mut stream, b"hi").await,
+            Err(_) => true,
+        };
+        assert!(refused(&authority.client(bad)).await, "one of a stranger");
+        assert_eq!(refused(&authority.client(None)).await, required, "none");
+        if !required {
+            let info = told.lock().expect("no panic").take().expect("it was told");
+            assert_eq!(info.client, None);
+        }
+        assert_eq!(bad_input(&broke, "tls_handshake"), 1 + u64::from(required));
+        stop(broke, client).await;
+    }
+}
+
+#[tokio::test]
+async fn new_certificates_are_taken_on_sighup_and_connections_live_on() {
+    let authority = Authority::new();
+    let broke = start(tcp(authority.server())).await;
+    let connector = authority.client(None);
+    let mut before = connect(&broke, &connector).await.expect("a handshake");
+    assert!(echoes(&mut before, b"before").await);
+    let old = shown(&before);
+
+    fs::write(authority.path("server.pem"), "nonsense").expect("it is written");
+    kill_process(getpid(), Signal::HUP).expect("a signal");
+    let still = connect(&broke, &connector)
+        .await
+        .expect("the old one is used on");
+    assert!(shown(&still) == old);
+
+    authority.sign("server");
+    kill_process(getpid(), Signal::HUP).expect("a signal");
+    soon(async {
+        while shown(&connect(&broke, &connector).await.expect("a handshake")) == old {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(echoes(&mut before, b"after").await);
+    stop(broke, (before, still)).await;
+}
+
+#[tokio::test]
+async fn what_does_not_begin_with_a_handshake_is_dropped() {
+    let authority = Authority::new();
+    let broke = start(ws(authority.server())).await;
+    let mut client = TcpClient::connect(address(&broke)).await;
+    client.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let mut rest = Vec::new();
+    // An alert, and an end or a reset.
+    let _ = soon(client.0.read_to_end(&mut rest)).await;
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    assert_eq!(bad_input(&broke, "tls_handshake"), 1);
+    stop(broke, client).await;
+}
+
+#[tokio::test]
+async fn a_proxys_header_stands_before_the_handshake() {
+    let authority = Authority::new();
+    let proxies = TrustedProxies::proxy_protocol(["127.0.0.1"]).expect("an address");
+    let broke = start(tcp(authority.server()).behind(proxies)).await;
+    let mut stream = TcpStream::connect(address(&broke))
+        .await
+        .expect("a connection");
+    let header = b"PROXY TCP4 203.0.113.9 192.0.2.1 77 80\r\n";
+    stream.write_all(header).await.expect("it writes");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let client = authority.client(None).connect(name, stream);
+    let mut client = soon(client).await.expect("a handshake");
+    assert!(echoes(&mut client, b"hi").await);
+    let remote = broke.local_clients()[0].remote().expect("an address");
+    assert_eq!(remote.to_string(), "203.0.113.9:77");
+    stop(broke, client).await;
+}
+
+#[tokio::test]
+async fn it_does_not_start_without_a_good_certificate() {
+    let authority = Authority::new();
+    authority.sign("server");
+    authority.sign("other");
+    let mixed = Tls::files(authority.path("server.pem"), authority.path("other.key"));
+    let missing = Tls::files(authority.path("server.pem"), authority.path("nowhere.key"));
+    for (tls, says) in [(mixed, "cannot be used"), (missing, "nowhere.key")] {
+        let error = echo(tcp(tls)).start().await.expect_err("it is no good");
+        let why = std::error::Error::source(&error).expect("a source");
+        assert!(why.to_string().contains(says), "{why}");
+    }
+}
