@@ -553,7 +553,6 @@ async fn break_one(gate: &Gate, lean: &Arc<Lean>, broke: &Broke, random: &mut Ra
 }
 
 #[test]
-#[ignore = "its bound on the heap is not steady yet: high-water marks moved it by 24 KB in ten thousand rounds"]
 fn ten_thousand_connections_that_break_leave_nothing_behind() {
     let mut random = Random::seeded("breaking");
     // One thread, so that its count of what it allocated and freed is the whole count.
@@ -625,16 +624,25 @@ fn ten_thousand_connections_that_break_leave_nothing_behind() {
             settle().await;
         });
     };
-    rounds(1_000);
-    let grow = |_| allocation_counter::measure(|| rounds(1_000)).bytes_current;
-    let mut grown: Vec<i64> = (0..10).map(grow).collect();
-    println!("the heap grew by {grown:?} bytes in a thousand rounds each");
-    // Now and then more breaks at once than ever before, and what that needed is kept for the next. What leaked would
-    // grow each time.
-    grown.sort_unstable();
+    rounds(3_000);
+    let grow = |_| {
+        let grown = allocation_counter::measure(|| rounds(1_000));
+        (grown.count_current, grown.bytes_current)
+    };
+    let grown: Vec<(i64, i64)> = (0..10).map(grow).collect();
+    println!("the heap grew by {grown:?} allocations and bytes in a thousand rounds each");
+    // Now and then more breaks at once than ever before, and what that needed is kept for the next: some blocks grow,
+    // most do not. What leaks grows in all of them; what leaks into a list that doubles, in the sum.
+    let quartile = |mut blocks: Vec<i64>| {
+        blocks.sort_unstable();
+        blocks[2]
+    };
+    let (allocations, bytes): (Vec<_>, Vec<_>) = grown.iter().copied().unzip();
+    let sum = bytes.iter().sum::<i64>();
+    assert!(quartile(allocations) <= 3, "allocations: {grown:?}");
     assert!(
-        grown[5] < 1_000 && grown.iter().sum::<i64>() < 500_000,
-        "{grown:?}"
+        quartile(bytes) <= 1_000 && sum <= 150_000,
+        "bytes: {grown:?}"
     );
     // All places are free again.
     let slot = || gate.slot("10.1.2.3:4".parse().ok());
