@@ -171,6 +171,8 @@ pub async fn an_instance_that_stops_is_gone_at_once(setup: &dyn Setup) {
 
     // The same name again is another life of it.
     let two = Instance::start(setup, "two").await;
+    let known = async || one.broke.instances() == ["two"];
+    eventually("others know it again", known).await;
     let mut client = two.connect().await;
     one.knows(client.id(), &two).await;
     one.send(Message::new("again").to_client(client.id()));

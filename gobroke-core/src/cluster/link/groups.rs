@@ -1,6 +1,8 @@
 //! [`Groups`]: which instances have members of a group.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::Instant;
 
 use super::cache::Cache;
 use crate::{Name, cluster::InstanceId};
@@ -9,6 +11,9 @@ use crate::{Name, cluster::InstanceId};
 const BOUND: usize = 131_072;
 /// How many groups may be looked up at a time on behalf of commands; for messages, their own bound holds.
 const LOADING: usize = 16_384;
+/// How long an instance that was told to let a client join is not believed that it has no members: what it says may
+/// be about a message before.
+const EXPECTED: Duration = Duration::from_secs(2);
 
 /// What is remembered of groups.
 ///
@@ -18,6 +23,10 @@ const LOADING: usize = 16_384;
 pub(super) struct Groups {
     known: Cache<Name, Vec<InstanceId>>,
     loading: HashMap<Name, Vec<InstanceId>>,
+    /// Instances that were told to let a client join, and when.
+    expected: HashMap<Name, Vec<(InstanceId, Instant)>>,
+    /// How many groups are expected when the old ones are taken out.
+    crowded: usize,
     /// Raised when notes may have been missed: what was asked before is not remembered.
     pub(super) era: u64,
 }
@@ -27,6 +36,8 @@ impl Groups {
         Self {
             known: Cache::new(BOUND),
             loading: HashMap::new(),
+            expected: HashMap::new(),
+            crowded: 0,
             era: 0,
         }
     }
@@ -79,6 +90,17 @@ impl Groups {
     /// An instance is about to have a member, by a command that was sent to it: what is sent to the group afterwards
     /// goes there. Says whether the group has to be looked up for that.
     pub(super) fn expect(&mut self, group: &Name, instance: &InstanceId) -> bool {
+        let now = Instant::now();
+        if self.expected.len() >= self.crowded {
+            self.expected.retain(|_, instances| {
+                instances.retain(|(_, since)| now.duration_since(*since) < EXPECTED);
+                !instances.is_empty()
+            });
+            self.crowded = 2 * self.expected.len() + 16;
+        }
+        let expected = self.expected.entry(group.clone()).or_default();
+        expected.retain(|(known, _)| known != instance);
+        expected.push((instance.clone(), now));
         let known = self.known.get_mut(&**group, weight).is_some();
         let load = !known && self.loading.len() < LOADING && self.load(group);
         self.gained(group, instance);
@@ -87,6 +109,13 @@ impl Groups {
 
     /// An instance has no members.
     pub(super) fn vain(&mut self, group: &str, instance: &InstanceId) {
+        let expected = self.expected.get(group).into_iter().flatten();
+        if expected
+            .filter(|(_, since)| since.elapsed() < EXPECTED)
+            .any(|(known, _)| known == instance)
+        {
+            return;
+        }
         if let Some(instances) = self.known.get_mut(group, weight) {
             instances.retain(|known| known != instance);
         }
@@ -143,6 +172,20 @@ mod tests {
         groups.gained(&room, &instance("c"));
         groups.left(&instance("b"));
         assert_eq!(groups.get("room").unwrap(), [instance("c")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_instance_says_of_before_a_join_that_it_was_told_of_is_not_believed() {
+        let (mut groups, room) = (Groups::new(), Name::from("room"));
+        groups.load(&room);
+        groups.loaded(&room, vec![instance("a"), instance("b")], 0);
+        assert!(!groups.expect(&room, &instance("a")));
+        groups.vain("room", &instance("a"));
+        groups.vain("room", &instance("b"));
+        assert_eq!(groups.get("room").unwrap(), [instance("a")]);
+        tokio::time::sleep(EXPECTED).await;
+        groups.vain("room", &instance("a"));
+        assert_eq!(groups.get("room").unwrap(), []);
     }
 
     #[test]
