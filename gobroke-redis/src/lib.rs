@@ -1,1 +1,50 @@
 //! GoBroke over Redis: one program, many instances.
+//!
+//! ```no_run
+//! use gobroke_core::{Broke, Logic};
+//! use gobroke_redis::RedisCluster;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broke = Broke::builder()
+//!     .instance("instance-1")
+//!     .logic(Logic::dispatched("chat", |message, ctx| {
+//!         ctx.broadcast(message)?; // to the clients of all instances
+//!         Ok(())
+//!     }))
+//!     .cluster(RedisCluster::new("redis://127.0.0.1:6379"))
+//!     .start()
+//!     .await?;
+//! broke.until_signal().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`RedisCluster`] implements the seam [`gobroke_core::cluster::Cluster`]; what the instances promise each other
+//! stands there. Redis 7.0 or newer, or Valkey, without persistence or with it: what it loses is written again.
+//!
+//! | what | how |
+//! |---|---|
+//! | messages | a channel for each instance and one for all; many messages in one PUBLISH, at once when idle |
+//! | directory | hashes, written in batches by scripts that name the batch before, so that a loss of data is noticed |
+//! | instances | leases in a sorted set, by Redis' own clock; a heartbeat each fifth of a lease |
+//! | Redis away | local traffic does not notice; what is for others waits, bounded; on its return everything is subscribed and written again |
+//! | a deaf subscription | found by a probe when it has been quiet for 5 s, and made anew |
+//!
+//! No command is sent for a message between clients of one instance.
+
+mod carrier;
+mod cluster;
+mod config;
+mod directory;
+mod error;
+mod instance;
+mod keys;
+mod lease;
+mod roster;
+mod script;
+mod servers;
+mod stats;
+mod supervisor;
+
+pub use self::{cluster::RedisCluster, stats::RedisStats};

@@ -1,0 +1,12 @@
+//! Carrying: what waits to be published, how it is packed, and the tasks that publish and subscribe.
+
+mod packet;
+mod publisher;
+mod queue;
+mod subscriber;
+
+pub(crate) use self::{
+    publisher::publish,
+    queue::Queue,
+    subscriber::{Subscribed, listen, probe},
+};

@@ -1,0 +1,138 @@
+//! Listens to the channels of an instance, and finds out when it hears nothing any more.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use gobroke_core::cluster::{Inbox, Notice};
+use parking_lot::Mutex;
+use redis::{
+    RedisResult,
+    aio::{MultiplexedConnection, PubSub, PubSubStream},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::packet::{self, Packet};
+use crate::{config::QUIET, stats::Counters};
+
+/// How often it looks whether a subscription has gone quiet.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A connection that listens to some channels.
+pub(crate) struct Subscribed {
+    stream: PubSubStream,
+    heard: Arc<Heard>,
+}
+
+/// The channels that are listened to, and when something came through each.
+#[derive(Debug)]
+pub(crate) struct Heard(Vec<(String, Mutex<Instant>)>);
+
+impl Heard {
+    fn now(&self, channel: &str) {
+        for (_, heard) in self.0.iter().filter(|(name, _)| name == channel) {
+            *heard.lock() = Instant::now();
+        }
+    }
+}
+
+impl Subscribed {
+    /// Subscribes to these channels.
+    pub(crate) async fn new(mut connection: PubSub, channels: Vec<String>) -> RedisResult<Self> {
+        connection.subscribe(&channels).await?;
+        let now = Instant::now();
+        let heard = channels
+            .into_iter()
+            .map(|channel| (channel, Mutex::new(now)));
+        let heard = Arc::new(Heard(heard.collect()));
+        let (_, stream) = connection.split();
+        Ok(Self { stream, heard })
+    }
+
+    pub(crate) fn heard(&self) -> Arc<Heard> {
+        self.heard.clone()
+    }
+}
+
+/// Hands over what comes until the connection ends. Never waits for who takes it.
+pub(crate) async fn listen(
+    mut subscribed: Subscribed,
+    notices: &str,
+    inbox: &Inbox,
+    listed: &Notify,
+    counters: &Counters,
+) {
+    while let Some(message) = subscribed.stream.next().await {
+        let channel = message.get_channel_name();
+        subscribed.heard.now(channel);
+        let payload = message.get_payload_bytes();
+        if channel == notices {
+            // A probe tells nothing.
+            if payload != packet::probe() {
+                listed.notify_one();
+            }
+            continue;
+        }
+        let frames = match packet::read(Bytes::copy_from_slice(payload)) {
+            Ok(Packet::Frames(frames)) => frames,
+            Ok(Packet::Probe) => continue,
+            Err(error) => {
+                counters.unreadable(channel, payload.len(), &error);
+                continue;
+            }
+        };
+        for frame in frames {
+            match frame {
+                // What the inbox drops is counted there, and repaired.
+                Ok(frame) => {
+                    inbox.arrived(frame);
+                }
+                Err(error) => counters.unreadable(channel, payload.len(), &error),
+            }
+        }
+    }
+}
+
+/// Sends a probe through every subscription that has been quiet, and returns when one of them is deaf.
+pub(crate) async fn probe(
+    heard: &Heard,
+    connection: &MultiplexedConnection,
+    patience: Duration,
+    inbox: &Inbox,
+) -> RedisResult<()> {
+    loop {
+        sleep(LOOK).await;
+        let quiet: Vec<_> = heard
+            .0
+            .iter()
+            .filter(|(_, heard)| heard.lock().elapsed() >= QUIET)
+            .collect();
+        if quiet.is_empty() {
+            continue;
+        }
+        let asked = Instant::now();
+        let mut pipe = redis::pipe();
+        for (channel, _) in &quiet {
+            pipe.cmd("PUBLISH").arg(channel).arg(&packet::probe()[..]);
+        }
+        let _heard: Vec<i64> = pipe.query_async(&mut connection.clone()).await?;
+        let answered = timeout(patience, async {
+            while quiet.iter().any(|(_, heard)| *heard.lock() < asked) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        if answered.await.is_err() {
+            let deaf: Vec<_> = quiet
+                .iter()
+                .filter(|(_, heard)| *heard.lock() < asked)
+                .map(|(name, _)| name)
+                .collect();
+            tracing::warn!(channels = ?deaf, "nothing comes through a subscription; it is made anew");
+            inbox.notice(Notice::Deaf);
+            return Ok(());
+        }
+    }
+}

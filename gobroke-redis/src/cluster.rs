@@ -1,0 +1,188 @@
+//! [`RedisCluster`]: what a program gives to its router.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use gobroke_core::{
+    Name, async_trait,
+    cluster::{Cluster, ClusterError, Inbox, Incarnation, InstanceId, Membership, Notice},
+};
+use redis::{Client, IntoConnectionInfo};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    directory::Place,
+    error::meaning,
+    instance::Instance,
+    keys::Keys,
+    lease::Ended,
+    script,
+    servers::{self, Servers},
+    stats::{Counters, RedisStats},
+    supervisor::{self, Joined},
+};
+
+/// Joins instances over Redis. Cheap to clone; see the [crate's page](crate) for a program.
+///
+/// All instances that share a namespace of one Redis are one cluster. They must agree on the lease.
+#[derive(Clone, Debug)]
+pub struct RedisCluster {
+    servers: Result<Servers, String>,
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+}
+
+impl RedisCluster {
+    /// Over a single server: `redis://[user:password@]host[:port][/database]`, or `unix:///path/to/socket` (with
+    /// `?user=..&pass=..&db=..`).
+    ///
+    /// What is wrong with the address, joining says.
+    pub fn new(url: impl IntoConnectionInfo) -> Self {
+        let client = Client::open(url).map_err(|error| format!("the address of Redis: {error}"));
+        Self::over(client.map(Servers::Single))
+    }
+
+    /// Over a single server that the program has a client for. Connections of its own are made with it.
+    pub fn from_client(client: Client) -> Self {
+        Self::over(Ok(Servers::Single(client)))
+    }
+
+    fn over(servers: Result<Servers, String>) -> Self {
+        Self {
+            servers,
+            config: Arc::default(),
+            counters: Arc::default(),
+        }
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
+        set(Arc::make_mut(&mut self.config));
+        self
+    }
+
+    /// The name that sets this cluster apart from others in the same Redis: all its keys and channels begin with it,
+    /// in braces. Without spaces, braces and pattern characters. Default: `gobroke`.
+    #[must_use]
+    pub fn namespace(self, namespace: impl Into<String>) -> Self {
+        self.set(|config| config.namespace = namespace.into())
+    }
+
+    /// How long an instance that does not say that it lives stays in the cluster. It says so each fifth of that.
+    /// At least 1 s. Default: 15 s.
+    #[must_use]
+    pub fn lease(self, lease: Duration) -> Self {
+        self.set(|config| config.lease = lease)
+    }
+
+    /// How long an answer of Redis may take; after that all connections are made anew. Default: 5 s, since a busy
+    /// server may well take a second.
+    #[must_use]
+    pub fn response_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.response_timeout = timeout)
+    }
+
+    /// How long making one connection may take. Default: 2 s.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.connect_timeout = timeout)
+    }
+
+    /// How many bytes may wait to be published, or for the answer to it. Beyond, core's own queue fills.
+    /// Default: 8 MiB.
+    #[must_use]
+    pub fn queue(self, bytes: usize) -> Self {
+        self.set(|config| config.queue = bytes)
+    }
+
+    /// Starts alone where Redis cannot be reached at the start, and joins when it can. Without this, the start fails.
+    ///
+    /// Until then the instance is not ready. A wrong address, or a server that refuses to be worked with, is an error
+    /// all the same.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        self.set(|config| config.optional = true)
+    }
+
+    /// What has been counted, over all instances that joined with this value or a clone of it.
+    pub fn stats(&self) -> RedisStats {
+        self.counters.snapshot()
+    }
+
+    fn instance(&self, servers: &Servers, id: InstanceId, inbox: Inbox) -> Arc<Instance> {
+        let (config, counters) = (self.config.clone(), self.counters.clone());
+        Arc::new(Instance::new(config, servers.clone(), counters, id, inbox))
+    }
+
+    /// Joins, in an incarnation that Redis draws.
+    async fn join_now(
+        &self,
+        servers: &Servers,
+        name: &Name,
+        inbox: &Inbox,
+    ) -> Result<(Arc<Instance>, Joined), ClusterError> {
+        let mut session = servers.connect(&self.config).await?;
+        servers::check(&mut session.commands).await?;
+        let keys = Keys::new(&self.config.namespace);
+        let drawn = script::DRAW
+            .key(&keys.state)
+            .invoke_async(&mut session.commands)
+            .await;
+        let drawn = drawn.map_err(|error| meaning("drawing an incarnation", &error))?;
+        let id = InstanceId::new(name, Incarnation::new(drawn, nonce()));
+        let instance = self.instance(servers, id, inbox.clone());
+        match supervisor::join(&instance, session).await {
+            Ok(joined) => Ok((instance, joined)),
+            Err(Ended::Away(error)) => Err(error),
+            Err(Ended::Expelled) => Err(ClusterError::Expelled),
+            Err(Ended::Superseded) => Err(ClusterError::Refused(format!(
+                "a newer instance has the name {name}"
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl Cluster for RedisCluster {
+    async fn join(&self, name: &Name, inbox: Inbox) -> Result<Box<dyn Membership>, ClusterError> {
+        self.config.check().map_err(ClusterError::Refused)?;
+        let servers = self
+            .servers
+            .as_ref()
+            .map_err(|error| ClusterError::Refused(error.clone()))?;
+        let (instance, joined) = match self.join_now(servers, name, &inbox).await {
+            Ok((instance, joined)) => (instance, Some(joined)),
+            Err(ClusterError::Unreachable(error)) if self.config.optional => {
+                tracing::warn!(instance = %name, %error, "Redis cannot be reached; this instance starts alone");
+                let id = InstanceId::new(name, Incarnation::new(unix_micros(), nonce()));
+                inbox.notice(Notice::Away);
+                (self.instance(servers, id, inbox), None)
+            }
+            Err(error) => return Err(error),
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(supervisor::run(instance.clone(), joined)),
+        );
+        Ok(Box::new(Place {
+            instance,
+            _serving: stop.drop_guard(),
+        }))
+    }
+}
+
+/// Tells apart two numbers that were drawn alike, after a loss of data.
+fn nonce() -> u32 {
+    RandomState::new().hash_one(()) as u32
+}
+
+fn unix_micros() -> u64 {
+    // A clock before 1970 reads as 1970: the instance then is older than any other of its name.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
+}

@@ -1,0 +1,77 @@
+//! A client's record: last message u64, since u64, endpoint, address, metadata, then its groups; each text behind its
+//! length as u32, big endian. The script that writes changes knows this form, too.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use gobroke_core::{ClientId, ClientInfo, Name};
+
+/// Lays a record.
+pub(super) fn write(info: &ClientInfo) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(&info.last_message.to_be_bytes());
+    out.extend_from_slice(&info.connected_at.to_be_bytes());
+    put(&mut out, info.endpoint.as_bytes());
+    put(
+        &mut out,
+        info.remote
+            .map(|remote| remote.to_string())
+            .unwrap_or_default()
+            .as_bytes(),
+    );
+    put(&mut out, &metadata(&info.metadata));
+    for group in &info.groups {
+        put(&mut out, group.as_bytes());
+    }
+    out
+}
+
+/// Metadata as it stands in a record: JSON, or nothing where there is none.
+pub(super) fn metadata(metadata: &gobroke_core::Metadata) -> Vec<u8> {
+    if metadata.is_empty() {
+        return Vec::new();
+    }
+    // A map of strings to JSON values always has a JSON form.
+    serde_json::to_vec(metadata).unwrap_or_default()
+}
+
+fn put(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(&(text.len() as u32).to_be_bytes());
+    out.extend_from_slice(text);
+}
+
+/// Reads a record; `None` for what is none.
+pub(super) fn read(id: ClientId, instance: &Name, mut record: Bytes) -> Option<ClientInfo> {
+    let last_message = record.try_get_u64().ok()?;
+    let connected_at = record.try_get_u64().ok()?;
+    let endpoint = text(&mut record)?;
+    let remote = text(&mut record)?;
+    let metadata = take(&mut record)?;
+    let metadata = match metadata.is_empty() {
+        true => Arc::default(),
+        false => Arc::new(serde_json::from_slice(&metadata).ok()?),
+    };
+    let mut groups = Vec::new();
+    while record.has_remaining() {
+        groups.push(text(&mut record)?.into());
+    }
+    Some(ClientInfo {
+        id,
+        instance: instance.clone(),
+        endpoint: endpoint.into(),
+        remote: remote.parse().ok(),
+        connected_at,
+        last_message,
+        metadata,
+        groups,
+    })
+}
+
+fn take(record: &mut Bytes) -> Option<Bytes> {
+    let length = record.try_get_u32().ok()? as usize;
+    (length <= record.len()).then(|| record.split_to(length))
+}
+
+fn text(record: &mut Bytes) -> Option<String> {
+    String::from_utf8(take(record)?.into()).ok()
+}

@@ -1,0 +1,97 @@
+//! [`Instance`]: one incarnation of an instance, as the tasks that keep it in the cluster share it.
+
+use std::sync::Arc;
+
+use gobroke_core::cluster::{ClusterError, Inbox, InstanceId};
+use parking_lot::Mutex;
+use redis::{RedisError, aio::MultiplexedConnection};
+use tokio::sync::Notify;
+
+use crate::{
+    carrier::Queue,
+    config::Config,
+    error::{is_broken, meaning},
+    keys::{self, Keys},
+    roster::Roster,
+    servers::Servers,
+    stats::Counters,
+};
+
+pub(crate) struct Instance {
+    pub(crate) config: Arc<Config>,
+    pub(crate) servers: Servers,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) id: InstanceId,
+    /// The id as it is written.
+    pub(crate) written: String,
+    pub(crate) inbox: Inbox,
+    pub(crate) queue: Queue,
+    pub(crate) roster: Mutex<Roster>,
+    pub(crate) standing: Mutex<Standing>,
+    /// What commands go over, while there is a connection.
+    pub(crate) commands: Mutex<Option<MultiplexedConnection>>,
+    /// A heartbeat is wanted at once.
+    pub(crate) beat: Notify,
+    /// A connection turned out to be of no use.
+    pub(crate) broken: Notify,
+}
+
+/// What this instance knows to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// The epoch of the data; empty until the first heartbeat.
+    pub(crate) epoch: String,
+    /// The version of the list of instances that the roster has.
+    pub(crate) version: u64,
+    /// The number of the last batch that was sent, and of the last that was confirmed.
+    pub(crate) issued: u64,
+    pub(crate) confirmed: u64,
+    /// Core was told that the directory is out of step, and has not written everything since.
+    pub(crate) told: bool,
+}
+
+impl Instance {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        servers: Servers,
+        counters: Arc<Counters>,
+        id: InstanceId,
+        inbox: Inbox,
+    ) -> Self {
+        let keys = Arc::new(Keys::new(&config.namespace));
+        Self {
+            queue: Queue::new(keys.clone(), config.queue),
+            written: keys::instance(&id),
+            config,
+            servers,
+            keys,
+            counters,
+            id,
+            inbox,
+            roster: Mutex::default(),
+            standing: Mutex::default(),
+            commands: Mutex::default(),
+            beat: Notify::new(),
+            broken: Notify::new(),
+        }
+    }
+
+    /// What commands go over.
+    pub(crate) fn commands(&self) -> Result<MultiplexedConnection, ClusterError> {
+        let away = || ClusterError::Unreachable("there is no connection to Redis now".to_owned());
+        self.commands.lock().clone().ok_or_else(away)
+    }
+
+    /// A command failed: what that means, and whoever can mend it is told.
+    pub(crate) fn failed(&self, what: &str, error: &RedisError) -> ClusterError {
+        let error = meaning(what, error);
+        if is_broken(&error) {
+            self.broken.notify_one();
+        }
+        if matches!(error, ClusterError::OutOfStep | ClusterError::Expelled) {
+            self.beat.notify_one();
+        }
+        error
+    }
+}

@@ -1,0 +1,164 @@
+//! [`Roster`]: who is in the cluster, as this instance has told its core.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use gobroke_core::cluster::{InstanceId, Leaving, Notice};
+use tokio::time::Instant;
+
+/// How many of those that left are remembered, so that what they left behind is not taken for them.
+const REMEMBERED: usize = 1024;
+
+/// The list of instances, and what follows from its changes.
+///
+/// After a loss of data the list fills again as instances come back: whoever was there has a lease's time for it.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    known: BTreeSet<InstanceId>,
+    listed: BTreeSet<InstanceId>,
+    /// Those that left, newest last.
+    gone: HashSet<InstanceId>,
+    order: VecDeque<InstanceId>,
+    /// Until then, nobody is gone for not being listed.
+    grace: Option<Instant>,
+}
+
+impl Roster {
+    /// What was written is lost: who was there may come back until then.
+    pub(crate) fn lost(&mut self, now: Instant, lease: Duration) {
+        if !self.known.is_empty() {
+            self.grace = Some(now + lease);
+        }
+    }
+
+    /// Takes the list as it is now, this instance left out, and why those left that left lately.
+    pub(crate) fn listed(
+        &mut self,
+        listed: BTreeSet<InstanceId>,
+        why: &HashMap<InstanceId, Leaving>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        self.listed = listed;
+        self.update(why, now)
+    }
+
+    /// Says what is new, the list being as it was.
+    pub(crate) fn update(
+        &mut self,
+        why: &HashMap<InstanceId, Leaving>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        let waits = self.grace.is_some_and(|grace| now < grace);
+        if !waits || self.known.is_subset(&self.listed) {
+            self.grace = None;
+        }
+        let mut notices = Vec::new();
+        let by_name: BTreeMap<_, _> = self.listed.iter().map(|id| (&id.name, id)).collect();
+        let mut left = Vec::new();
+        for id in self.known.difference(&self.listed) {
+            let successor = by_name.contains_key(&id.name).then_some(Leaving::Replaced);
+            match why.get(id).copied().or(successor) {
+                Some(why) => left.push((id.clone(), why)),
+                None if waits => {}
+                None => left.push((id.clone(), Leaving::Expired)),
+            }
+        }
+        let joined: Vec<_> = self.listed.difference(&self.known).cloned().collect();
+        for (id, why) in left {
+            self.known.remove(&id);
+            self.remember(id.clone());
+            notices.push(Notice::Left(id, why));
+        }
+        for id in joined {
+            self.gone.remove(&id);
+            self.known.insert(id.clone());
+            notices.push(Notice::Joined(id));
+        }
+        notices
+    }
+
+    fn remember(&mut self, id: InstanceId) {
+        if self.gone.insert(id.clone()) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.gone.remove(&oldest);
+        }
+    }
+
+    /// Whether it is known to have left.
+    pub(crate) fn has_left(&self, id: &InstanceId) -> bool {
+        self.gone.contains(id)
+    }
+
+    /// Whether instances are awaited that were there before a loss of data.
+    pub(crate) fn is_awaiting(&self, now: Instant) -> bool {
+        self.grace.is_some_and(|grace| now < grace)
+    }
+
+    /// The others, in order.
+    pub(crate) fn others(&self) -> &BTreeSet<InstanceId> {
+        &self.known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gobroke_core::cluster::Incarnation;
+
+    use super::*;
+
+    fn id(name: &str, number: u64) -> InstanceId {
+        InstanceId::new(name, Incarnation::new(number, 0))
+    }
+
+    fn list<const N: usize>(ids: [&InstanceId; N]) -> BTreeSet<InstanceId> {
+        ids.into_iter().cloned().collect()
+    }
+
+    #[test]
+    fn comings_and_goings_follow_from_the_list_once() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let (a, b, b2) = (id("a", 1), id("b", 1), id("b", 2));
+        let joined = |id: &InstanceId| Notice::Joined(id.clone());
+        assert_eq!(
+            roster.listed(list([&a, &b]), &none, now),
+            [joined(&a), joined(&b)]
+        );
+        assert_eq!(roster.listed(list([&a, &b]), &none, now), []);
+        let replaced = Notice::Left(b.clone(), Leaving::Replaced);
+        assert_eq!(
+            roster.listed(list([&a, &b2]), &none, now),
+            [replaced, joined(&b2)]
+        );
+        let why = HashMap::from([(a.clone(), Leaving::Stopped)]);
+        assert_eq!(
+            roster.listed(list([&b2]), &why, now),
+            [Notice::Left(a.clone(), Leaving::Stopped)]
+        );
+        assert_eq!(
+            roster.listed(list([]), &none, now),
+            [Notice::Left(b2.clone(), Leaving::Expired)]
+        );
+        assert!(roster.has_left(&a) && roster.has_left(&b2) && roster.others().is_empty());
+    }
+
+    #[test]
+    fn after_a_loss_of_data_others_have_a_lease_to_come_back() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let lease = Duration::from_secs(15);
+        let (a, b) = (id("a", 1), id("b", 1));
+        roster.listed(list([&a, &b]), &none, now);
+        roster.lost(now, lease);
+        assert_eq!(roster.listed(list([]), &none, now), []);
+        assert_eq!(roster.listed(list([&b]), &none, now + lease / 2), []);
+        assert!(roster.is_awaiting(now + lease / 2));
+        let gone = Notice::Left(a, Leaving::Expired);
+        assert_eq!(roster.update(&none, now + lease), [gone]);
+        assert_eq!(roster.others(), &list([&b]));
+    }
+}

@@ -1,0 +1,83 @@
+#!lua flags=allow-oom
+-- A heartbeat: renews the lease, takes away those whose lease ended, and says what changed.
+-- KEYS: state, instances, leases, batches, left, unswept
+-- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel
+local state, instances, leases, batches, left, unswept = unpack(KEYS)
+local name, incarnation, epoch, fresh, lease, version, channel = unpack(ARGV)
+lease = tonumber(lease)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function number(text) return tonumber(string.match(text, '^%d+')) end
+
+local changed = false
+local function remove(gone, inc, why)
+    local id = gone .. '#' .. inc
+    redis.call('HDEL', instances, gone)
+    redis.call('ZREM', leases, gone)
+    redis.call('HDEL', batches, id)
+    redis.call('HSET', left, id, why .. now)
+    redis.call('HSET', unswept, id, 0)
+    changed = true
+end
+
+-- The epoch is drawn with the first write into an empty Redis: another one means that what was written is lost.
+local stored = redis.call('HGET', state, 'epoch')
+if not stored then
+    stored = fresh
+    redis.call('HSET', state, 'epoch', fresh)
+end
+
+-- Nobody wrote for half a lease: Redis stood still, or has another clock. Deadlines move by that gap, so that nobody
+-- is taken away for the absence of Redis itself.
+local last = tonumber(redis.call('HGET', state, 'beat'))
+if last and (now - last > lease / 2 or now < last) then
+    local all = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do
+        redis.call('ZADD', leases, math.min(all[i + 1] + (now - last), now + lease), all[i])
+    end
+end
+redis.call('HSET', state, 'beat', now)
+
+local held = redis.call('HGET', instances, name)
+if held ~= incarnation then
+    if held and number(held) > number(incarnation) then return {'superseded'} end
+    if stored == epoch then return {'expelled'} end
+    if held then remove(name, held, 'r') end
+    redis.call('HSET', instances, name, incarnation)
+    local drawn = tonumber(redis.call('HGET', state, 'drawn')) or 0
+    if number(incarnation) > drawn then
+        redis.call('HSET', state, 'drawn', string.match(incarnation, '^%d+'))
+    end
+    changed = true
+end
+redis.call('ZADD', leases, now + lease, name)
+
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now)) do
+    local inc = redis.call('HGET', instances, gone)
+    if inc then remove(gone, inc, 'e') else redis.call('ZREM', leases, gone) end
+end
+
+local current = tonumber(redis.call('HGET', state, 'list')) or 0
+if changed then
+    current = redis.call('HINCRBY', state, 'list', 1)
+    redis.call('PUBLISH', channel, current)
+    -- Why somebody left is remembered for ten leases.
+    local reasons = redis.call('HGETALL', left)
+    for i = 1, #reasons, 2 do
+        if tonumber(string.sub(reasons[i + 1], 2)) < now - 10 * lease then redis.call('HDEL', left, reasons[i]) end
+    end
+end
+
+local first = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
+local batch = tonumber(redis.call('HGET', batches, name .. '#' .. incarnation)) or 0
+local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}}
+local sweeps = redis.call('HGETALL', unswept)
+for i = 1, #sweeps, 2 do
+    if tonumber(sweeps[i + 1]) <= now then table.insert(answer[6], sweeps[i]) end
+end
+if stored ~= epoch or tostring(current) ~= version then
+    answer[7] = redis.call('HGETALL', instances)
+    answer[8] = redis.call('HGETALL', left)
+end
+return answer

@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- A clean stop.
+-- KEYS: state, instances, leases, batches, left, unswept
+-- ARGV: name, incarnation, notice channel
+local state, instances, leases, batches, left, unswept = unpack(KEYS)
+local name, incarnation, channel = unpack(ARGV)
+if redis.call('HGET', instances, name) ~= incarnation then return 0 end
+local time = redis.call('TIME')
+local id = name .. '#' .. incarnation
+redis.call('HDEL', instances, name)
+redis.call('ZREM', leases, name)
+redis.call('HDEL', batches, id)
+redis.call('HSET', left, id, 's' .. (time[1] * 1000 + math.floor(time[2] / 1000)))
+redis.call('HSET', unswept, id, 0)
+redis.call('PUBLISH', channel, redis.call('HINCRBY', state, 'list', 1))
+return 1

@@ -1,0 +1,61 @@
+//! [`RedisStats`]: what is counted beside what core counts.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What a [`RedisCluster`](crate::RedisCluster) counted since it was made, over all its connections.
+///
+/// Messages are counted by core: see [`ClusterStats`](gobroke_core::cluster::ClusterStats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// How often the connections were made, the first time included.
+    pub connected: u64,
+    /// How often they could not be made.
+    pub failed: u64,
+    /// Heartbeats that were answered.
+    pub heartbeats: u64,
+    /// Packets that could not be read: somebody else writes into the channels.
+    pub unreadable: u64,
+    /// How often a subscription was found deaf by a probe.
+    pub deaf: u64,
+    /// How often the directory turned out to have lost what this instance wrote.
+    pub out_of_step: u64,
+    /// Clients that were cleaned up after an instance that is gone, in steps of up to 256.
+    pub sweeps: u64,
+}
+
+/// The counters behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connected: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) heartbeats: AtomicU64,
+    pub(crate) unreadable: AtomicU64,
+    pub(crate) deaf: AtomicU64,
+    pub(crate) out_of_step: AtomicU64,
+    pub(crate) sweeps: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+impl Counters {
+    /// Something came that is no packet.
+    pub(crate) fn unreadable(&self, channel: &str, bytes: usize, error: &dyn std::error::Error) {
+        count(&self.unreadable);
+        tracing::warn!(channel, bytes, %error, "a packet cannot be read");
+    }
+
+    pub(crate) fn snapshot(&self) -> RedisStats {
+        RedisStats {
+            connected: self.connected.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            heartbeats: self.heartbeats.load(Relaxed),
+            unreadable: self.unreadable.load(Relaxed),
+            deaf: self.deaf.load(Relaxed),
+            out_of_step: self.out_of_step.load(Relaxed),
+            sweeps: self.sweeps.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The supervisor: makes the connections, and makes them anew whenever one of them is of no use any more.
+//!
+//! Whatever breaks, all of an instance's connections are given up together, the server is asked for again, and
+//! everything is subscribed again. What was missed meanwhile the lines repair, and the directory tells by its numbers
+//! what it lost.
+
+use std::{sync::Arc, time::Duration};
+
+use gobroke_core::cluster::{ClusterError, Notice, To};
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    carrier::{self, Subscribed},
+    error::meaning,
+    instance::Instance,
+    lease::{self, Beaten, Ended},
+    servers::Session,
+    stats::count,
+};
+
+/// How long it waits before it tries again: at first, and at the most.
+const FIRST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// An instance that has joined over connections that work.
+pub(crate) struct Joined {
+    commands: MultiplexedConnection,
+    publishing: MultiplexedConnection,
+    subscribed: Subscribed,
+    beaten: Beaten,
+}
+
+/// Subscribes, so that nothing is missed from then on, and takes its place among the instances.
+pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined, Ended> {
+    let Session {
+        mut commands,
+        publishing,
+        subscription,
+    } = session;
+    let keys = &instance.keys;
+    let own = keys.channel(&To::Instance(instance.id.clone()));
+    let channels = vec![own, keys.all.clone(), keys.notices.clone()];
+    let patience = instance.config.response_timeout;
+    let subscribed = timeout(patience, Subscribed::new(subscription, channels)).await;
+    let subscribed = subscribed
+        .map_err(|_| ClusterError::Unreachable("SUBSCRIBE was not answered".to_owned()))
+        .and_then(|subscribed| subscribed.map_err(|error| meaning("SUBSCRIBE", &error)))
+        .map_err(Ended::Away)?;
+    let beaten = lease::beat(instance, &mut commands).await?;
+    count(&instance.counters.connected);
+    Ok(Joined {
+        commands,
+        publishing,
+        subscribed,
+        beaten,
+    })
+}
+
+/// Keeps an instance in the cluster until it has lost its place. `joined` is `None` where Redis is away already.
+pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
+    let mut pause = FIRST;
+    loop {
+        let ended = match joined.take() {
+            Some(joined) => {
+                let since = Instant::now();
+                let ended = serve(&instance, joined).await;
+                if since.elapsed() > LONGEST {
+                    pause = FIRST;
+                }
+                ended
+            }
+            None => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
+                match again(&instance).await {
+                    Ok(again) => {
+                        tracing::info!(instance = %instance.id, "Redis is back");
+                        instance.inbox.notice(Notice::Back);
+                        joined = Some(again);
+                        continue;
+                    }
+                    Err(ended) => {
+                        count(&instance.counters.failed);
+                        tracing::debug!(instance = %instance.id, ?ended, "Redis cannot be reached");
+                        match ended {
+                            Ended::Away(_) => continue,
+                            lost => lost,
+                        }
+                    }
+                }
+            }
+        };
+        match ended {
+            Ended::Away(error) => {
+                tracing::warn!(instance = %instance.id, %error, "Redis is away");
+                instance.inbox.notice(Notice::Away);
+            }
+            Ended::Expelled => return instance.inbox.notice(Notice::Expelled),
+            Ended::Superseded => return instance.inbox.notice(Notice::Superseded),
+        }
+    }
+}
+
+async fn again(instance: &Instance) -> Result<Joined, Ended> {
+    let session = instance
+        .servers
+        .connect(&instance.config)
+        .await
+        .map_err(Ended::Away)?;
+    join(instance, session).await
+}
+
+/// Publishes, listens, probes and renews the lease until one of these fails.
+async fn serve(instance: &Instance, joined: Joined) -> Ended {
+    let Joined {
+        commands,
+        publishing,
+        subscribed,
+        beaten,
+    } = joined;
+    let heard = subscribed.heard();
+    *instance.commands.lock() = Some(commands.clone());
+    let away = |what: &str| Ended::Away(ClusterError::Unreachable(what.to_owned()));
+    let patience = instance.config.response_timeout;
+    let ended = tokio::select! {
+        ended = lease::renew(instance, &commands, beaten) => ended,
+        () = carrier::listen(subscribed, &instance.keys.notices, &instance.inbox, &instance.beat, &instance.counters) => {
+            away("the connection that listens has ended")
+        }
+        published = carrier::publish(&instance.queue, &publishing) => match published {
+            Err(error) => Ended::Away(meaning("PUBLISH", &error)),
+            Ok(()) => away("the connection that publishes has ended"),
+        },
+        probed = carrier::probe(&heard, &publishing, patience, &instance.inbox) => match probed {
+            Err(error) => Ended::Away(meaning("probe", &error)),
+            Ok(()) => {
+                count(&instance.counters.deaf);
+                away("a subscription is deaf")
+            }
+        },
+        () = instance.broken.notified() => away("a command was not answered"),
+    };
+    *instance.commands.lock() = None;
+    ended
+}

@@ -1,0 +1,33 @@
+//! What every cluster promises, over one Redis server.
+
+mod support;
+
+use gobroke_core::cluster::conformance;
+
+use self::support::Redis;
+
+macro_rules! checks {
+    ($($check:ident($($seed:literal)?)),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                conformance::$check(&Redis::start().await $(, $seed)?).await;
+            }
+        )*
+    };
+}
+
+checks! {
+    messages_arrive_once_and_in_order(1),
+    only_instances_with_members_get_a_groups_messages(),
+    joins_are_ordered_with_the_messages_around(),
+    a_client_that_moved_gets_its_messages_once(),
+    what_is_for_nobody_goes_nowhere_and_ends(),
+    listings_cover_all_instances_in_pages(),
+    every_instance_knows_the_same_of_a_client(),
+    a_reconnect_elsewhere_replaces_the_older_session(),
+    an_instance_that_stops_is_gone_at_once(),
+    a_dead_instance_takes_its_clients_with_it(),
+    an_outage_is_made_up_for(),
+    lost_records_are_written_again(),
+}

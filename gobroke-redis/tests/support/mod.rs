@@ -1,0 +1,85 @@
+//! What the tests need: real servers, started by the test and ended with it, and a way to cut an instance off.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses a part; a test's set-up may fail"
+)]
+
+pub(crate) mod proxy;
+pub(crate) mod server;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use gobroke_core::{
+    async_trait,
+    cluster::{Cluster, conformance::Setup},
+};
+use gobroke_redis::RedisCluster;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+pub(crate) use self::{proxy::Proxy, server::Server};
+
+/// A Redis, and a proxy before it for each instance.
+pub(crate) struct Redis {
+    pub(crate) server: Server,
+    proxies: Mutex<HashMap<String, Proxy>>,
+    pub(crate) lease: Duration,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        Self {
+            server: Server::start(&[]).await,
+            proxies: Mutex::default(),
+            lease: Duration::from_secs(8),
+        }
+    }
+
+    /// What an instance joins by, through a proxy of its own.
+    pub(crate) async fn through(&self, instance: &str) -> RedisCluster {
+        let proxy = Proxy::start(self.server.socket()).await;
+        let url = format!("redis://{}", proxy.addr());
+        self.proxies.lock().insert(instance.to_owned(), proxy);
+        RedisCluster::new(url).lease(self.lease)
+    }
+
+    pub(crate) fn cut(&self, instance: &str, cut: bool) {
+        self.proxies.lock()[instance].cut(cut);
+    }
+}
+
+#[async_trait]
+impl Setup for Redis {
+    async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
+        Arc::new(self.through(instance).await)
+    }
+
+    async fn kill(&self, instance: &str) {
+        self.cut(instance, true);
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    async fn away(&self, instance: &str, away: bool) -> bool {
+        self.cut(instance, away);
+        true
+    }
+
+    async fn lose_directory(&self) -> bool {
+        self.server.cli(&["FLUSHALL"]).await;
+        true
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, so: impl AsyncFn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so().await {
+        assert!(Instant::now() < end, "it does not happen: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
