@@ -38,6 +38,7 @@
 //!
 //! - [`WebSocketEndpoint`]: on an address of its own, or as a route of an axum `Router` or another HTTP server.
 //! - [`TcpEndpoint`]: frames behind their length.
+//! - [`UdpEndpoint`]: sessions over datagrams, for what is old at once.
 //! - [`codec`]: what frames mean. [`RawCodec`], a frame is a payload; [`JsonCodec`], a frame says whom it is for;
 //!   or one of your own.
 //!
@@ -64,6 +65,7 @@
 //! | `ws` | [`WebSocketEndpoint`], [`MountedWebSocket`] | yes |
 //! | `tcp` | [`TcpEndpoint`] | yes |
 //! | `tls` | [`Tls`]: TLS 1.2 and 1.3 for endpoints with an address of their own | no |
+//! | `udp` | [`UdpEndpoint`] | no |
 //! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
 //!
 //! The codecs are always there.
@@ -77,6 +79,8 @@ mod stream;
 mod tcp;
 #[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
 mod tls;
+#[cfg(feature = "udp")]
+mod udp;
 #[cfg(feature = "ws")]
 mod ws;
 
@@ -91,5 +95,7 @@ pub use self::stream::ReceiveBudget;
 pub use self::tcp::TcpEndpoint;
 #[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
 pub use self::tls::{Tls, TlsError};
+#[cfg(feature = "udp")]
+pub use self::udp::UdpEndpoint;
 #[cfg(feature = "ws")]
 pub use self::ws::{MountedWebSocket, WebSocketEndpoint, WebSocketRoute};

@@ -2,9 +2,12 @@
 
 // The guides link to endpoints of all features, with which the documentation is built.
 #![cfg_attr(
-    not(all(feature = "ws", feature = "tcp", feature = "tls")),
+    not(all(feature = "ws", feature = "tcp", feature = "tls", feature = "udp")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
 #[doc = include_str!("security.md")]
 pub mod security {}
+
+#[doc = include_str!("udp.md")]
+pub mod udp {}
