@@ -73,6 +73,9 @@
 mod admission;
 pub mod codec;
 pub mod docs;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(feature = "ws", feature = "tcp"))]
 mod stream;
 #[cfg(feature = "tcp")]

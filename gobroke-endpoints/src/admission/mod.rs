@@ -7,5 +7,7 @@ mod proxies;
 
 #[cfg(feature = "ws")]
 pub use self::origins::Origins;
+#[cfg(all(any(test, fuzzing), any(feature = "ws", feature = "tcp")))]
+pub(crate) use self::proxies::source;
 #[cfg(any(feature = "ws", feature = "tcp"))]
 pub use self::proxies::{NetworkError, TrustedProxies};

@@ -202,7 +202,7 @@ async fn header(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// The address that a header names; `None` where the proxy speaks for itself (a health check) or does not know.
-fn source(header: &[u8]) -> io::Result<Option<SocketAddr>> {
+pub(crate) fn source(header: &[u8]) -> io::Result<Option<SocketAddr>> {
     use ppp::{HeaderResult, v1, v2};
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {

@@ -96,7 +96,7 @@ fn misdeed(reason: &CloseReason) -> Option<&'static str> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing {
     //! An intake that keeps what it is handed.
 

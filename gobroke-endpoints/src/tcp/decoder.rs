@@ -12,7 +12,7 @@ use crate::{
 
 /// Cuts the stream at the announced lengths. A frame that came whole in one read is decoded where it stands.
 #[derive(Debug)]
-pub(super) struct FrameDecoder {
+pub(crate) struct FrameDecoder {
     codec: Arc<dyn Codec>,
     max_message: usize,
     /// What there is of a length that was cut.

@@ -315,3 +315,12 @@ impl Server {
         frames
     }
 }
+
+/// What reads a client's frames, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decoder(
+    codec: Arc<dyn crate::codec::Codec>,
+    limits: &crate::stream::Limits,
+) -> FrameDecoder {
+    FrameDecoder::new(codec, limits)
+}

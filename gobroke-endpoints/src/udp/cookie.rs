@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub(super) const LIFETIME: Duration = Duration::from_secs(10);
 
 /// How long the key is: a block of SHA-256.
-const KEY: usize = 64;
+pub(super) const KEY: usize = 64;
 
 /// How much of the code stands in a cookie: 128 bits.
 const CODE: usize = 16;
@@ -58,7 +58,7 @@ impl Baker {
         Ok(Self::with_key(&key))
     }
 
-    fn with_key(key: &[u8; KEY]) -> Self {
+    pub(super) fn with_key(key: &[u8; KEY]) -> Self {
         Self {
             mac: Hmac::new(&(*key).into()),
             start: Instant::now(),

@@ -121,3 +121,26 @@ impl Endpoint for UdpEndpoint {
         Ok(())
     }
 }
+
+/// Reads a datagram as the server does, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use datagram::{CONNECT, Datagram, HELLO, MAGIC};
+
+    let address = ([192, 0, 2, 1], 5000).into();
+    let baker = cookie::Baker::with_key(&[7; cookie::KEY]);
+    let mut out = Vec::new();
+    match Datagram::read(data) {
+        Some(Datagram::Hello(nonce)) => datagram::write(&mut out, HELLO, &[MAGIC, &nonce]),
+        Some(Datagram::Connect {
+            nonce,
+            cookie,
+            first,
+        }) => {
+            datagram::write(&mut out, CONNECT, &[MAGIC, &nonce, cookie.bytes(), first]);
+            assert!(!baker.knows(&cookie, cookie::Use::Connect, &nonce, address));
+        }
+        Some(Datagram::Of(..)) | None => return,
+    }
+    assert_eq!(out, data, "what is read is all that there is");
+}

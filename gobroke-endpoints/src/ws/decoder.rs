@@ -21,7 +21,7 @@ const MOST_FRAGMENTS: u32 = 1 << 17;
 /// A message that came whole in one read is decoded where it stands; what is cut is copied once.
 /// Text is checked as it arrives, so a wrong byte ends the connection before the message is complete.
 #[derive(Debug)]
-pub(super) struct MessageDecoder {
+pub(crate) struct MessageDecoder {
     codec: Arc<dyn Codec>,
     encoder: Arc<FrameEncoder>,
     max_message: usize,

@@ -120,3 +120,13 @@ impl Endpoint for WebSocketEndpoint {
         bound::serve(&self.address, server).await
     }
 }
+
+/// What reads a client's frames, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decoder(
+    codec: std::sync::Arc<dyn crate::codec::Codec>,
+    limits: &crate::stream::Limits,
+) -> decoder::MessageDecoder {
+    let encoder = std::sync::Arc::new(encoder::FrameEncoder::new(std::sync::Arc::clone(&codec)));
+    decoder::MessageDecoder::new(codec, encoder, limits)
+}
