@@ -7,13 +7,16 @@
     reason = "no part of what users see"
 )]
 
-use std::{fmt::Debug, sync::Arc};
-
-use gobroke_core::{CloseReason, Message};
-
-use crate::codec::{Codec, Frame, JsonCodec, RawCodec};
+use crate::codec::{Codec, Frame, JsonCodec};
 #[cfg(any(feature = "tcp", feature = "ws"))]
-use crate::stream::{Decoder, Limits, ReceiveBudget, testing::Kept};
+use {
+    crate::{
+        codec::RawCodec,
+        stream::{Decoder, Limits, ReceiveBudget, testing::Kept},
+    },
+    gobroke_core::{CloseReason, Message},
+    std::{fmt::Debug, sync::Arc},
+};
 
 /// The largest message, in the fuzzer's world.
 #[cfg(any(feature = "tcp", feature = "ws"))]
