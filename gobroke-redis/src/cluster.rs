@@ -37,17 +37,21 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Over a single server: `redis://[user:password@]host[:port][/database]`, or `unix:///path/to/socket` (with
+    /// Over a single server: `redis://[user:password@]host[:port][/database]`, `rediss://..` for TLS (feature `tls`;
+    /// the server's certificate has to be one that the system trusts), or `unix:///path/to/socket` (with
     /// `?user=..&pass=..&db=..`).
     ///
     /// What is wrong with the address, joining says.
     pub fn new(url: impl IntoConnectionInfo) -> Self {
+        choose_cryptography();
         let client = Client::open(url).map_err(|error| format!("the address of Redis: {error}"));
         Self::over(client.map(Servers::Single))
     }
 
-    /// Over a single server that the program has a client for. Connections of its own are made with it.
+    /// Over a single server that the program has a client for, such as one with certificates of its own
+    /// ([`Client::build_with_tls`]). Connections of its own are made with it.
     pub fn from_client(client: Client) -> Self {
+        choose_cryptography();
         Self::over(Ok(Servers::Single(client)))
     }
 
@@ -172,6 +176,15 @@ impl Cluster for RedisCluster {
             instance,
             _serving: stop.drop_guard(),
         }))
+    }
+}
+
+/// The client takes the process' default, and panics where several might be meant and none is chosen.
+fn choose_cryptography() {
+    #[cfg(feature = "tls")]
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Whoever was quicker has chosen.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

@@ -47,4 +47,7 @@ mod servers;
 mod stats;
 mod supervisor;
 
+/// The client library, for [`RedisCluster::from_client`].
+pub use redis;
+
 pub use self::{cluster::RedisCluster, stats::RedisStats};

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// How many of those that left are remembered, so that what they left behind is not taken for them.
 const REMEMBERED: usize = 1024;
+/// How long after a loss of data instances take to write everything again, about.
+const REWRITING: Duration = Duration::from_secs(2);
 
 /// The list of instances, and what follows from its changes.
 ///
@@ -23,12 +25,15 @@ pub(crate) struct Roster {
     order: VecDeque<InstanceId>,
     /// Until then, nobody is gone for not being listed.
     grace: Option<Instant>,
+    /// Until then, records may be missing that are being written again.
+    rewriting: Option<Instant>,
 }
 
 impl Roster {
     /// What was written is lost: who was there may come back until then.
     pub(crate) fn lost(&mut self, now: Instant, lease: Duration) {
         if !self.known.is_empty() {
+            self.rewriting = Some(now + REWRITING);
             self.grace = Some(now + lease);
         }
     }
@@ -95,9 +100,9 @@ impl Roster {
         self.gone.contains(id)
     }
 
-    /// Whether instances are awaited that were there before a loss of data.
+    /// Whether what was there before a loss of data may not be there again yet.
     pub(crate) fn is_awaiting(&self, now: Instant) -> bool {
-        self.grace.is_some_and(|grace| now < grace)
+        self.grace.max(self.rewriting).is_some_and(|end| now < end)
     }
 
     /// The others, in order.

@@ -6,6 +6,7 @@
     reason = "each test uses a part; a test's set-up may fail"
 )]
 
+pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod server;
 
@@ -43,6 +44,11 @@ impl Redis {
         let url = format!("redis://{}", proxy.addr());
         self.proxies.lock().insert(instance.to_owned(), proxy);
         RedisCluster::new(url).lease(self.lease)
+    }
+
+    /// Lets nothing through any more that comes through the subscriptions made by now.
+    pub(crate) fn deafen(&self, instance: &str) {
+        self.proxies.lock()[instance].deafen();
     }
 
     pub(crate) fn cut(&self, instance: &str, cut: bool) {

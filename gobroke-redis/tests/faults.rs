@@ -1,0 +1,366 @@
+//! Redis and the way to it fail under load. What was sent is what came, once and in order, and what is counted.
+
+mod support;
+
+use std::time::Duration;
+
+use gobroke_core::Message;
+use gobroke_redis::RedisCluster;
+use tokio::time::{Instant, sleep};
+
+use self::support::{
+    Redis, Server,
+    load::{Account, Load, start, stats},
+    until,
+};
+
+/// How long there is load before a fault and after it.
+const AROUND: Duration = Duration::from_millis(500);
+
+fn over(server: &Server) -> RedisCluster {
+    RedisCluster::new(server.url()).lease(Duration::from_secs(8))
+}
+
+async fn three(server: &Server) -> Load {
+    let load = Load::start(vec![over(server), over(server), over(server)]).await;
+    sleep(AROUND).await;
+    load
+}
+
+/// Nothing is lost, and instances agree on who is there.
+async fn nothing_is_lost(load: Load) {
+    sleep(AROUND).await;
+    load.agrees().await;
+    let Account {
+        owed,
+        missing,
+        counted,
+    } = load.account().await;
+    assert!(owed > 500, "there was load: {owed}");
+    assert_eq!((missing, counted), (0, 0), "of {owed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_connections_are_killed() {
+    let server = Server::start(&[]).await;
+    let load = three(&server).await;
+    for kind in ["normal", "pubsub", "normal", "pubsub"] {
+        server
+            .cli(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])
+            .await;
+        sleep(Duration::from_millis(200)).await;
+    }
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_redis_crashes_and_starts_empty() {
+    let mut server = Server::start(&[]).await;
+    let load = three(&server).await;
+    server.kill();
+    sleep(Duration::from_secs(1)).await;
+    server.run().await;
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_redis_restarts_with_older_data() {
+    let mut server = Server::start(&["--dbfilename", "dump.rdb"]).await;
+    let load = three(&server).await;
+    server.cli(&["SAVE"]).await;
+    let late = load.connect(1).await;
+    let knows = async || load.instances[0].client(late.id()).await.is_some();
+    until("a client that came after the save is known", knows).await;
+    server.kill();
+    server.run().await;
+    until("it is known again", knows).await;
+    drop(late);
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_redis_stands_still() {
+    let server = Server::start(&[]).await;
+    let load = three(&server).await;
+    server.signal("STOP");
+    sleep(Duration::from_secs(3)).await;
+    server.signal("CONT");
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_one_instance_is_cut_off_for_a_while() {
+    let redis = Redis::start().await;
+    let mut clusters = Vec::new();
+    for name in ["a", "b", "c"] {
+        clusters.push(redis.through(name).await);
+    }
+    let load = Load::start(clusters).await;
+    sleep(AROUND).await;
+    for name in ["b", "c"] {
+        redis.cut(name, true);
+        sleep(Duration::from_secs(1)).await;
+        redis.cut(name, false);
+        load.agrees().await;
+        // What was missed is asked of those who sent it, who must be there for a moment to send it again.
+        sleep(AROUND).await;
+    }
+    nothing_is_lost(load).await;
+}
+
+/// Set `SEED` to try the faults of a run again, `SECONDS` to go on longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_what_does_not_arrive_is_counted() {
+    let given = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u64>().ok())
+    };
+    let seed = given("SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    println!("SEED={seed}");
+    let mut state = seed;
+    let mut draw = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut redis = Redis::start().await;
+    let names = ["a", "b", "c"];
+    let mut clusters = Vec::new();
+    for name in names {
+        clusters.push(redis.through(name).await);
+    }
+    let load = Load::start(clusters).await;
+    let end = Instant::now() + Duration::from_secs(given("SECONDS").unwrap_or(10));
+    while Instant::now() < end {
+        let name = names[draw(3) as usize];
+        let pause = Duration::from_millis(draw(1500));
+        match draw(6) {
+            0 => drop(
+                redis
+                    .server
+                    .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .await,
+            ),
+            1 => drop(
+                redis
+                    .server
+                    .cli(&["CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes"])
+                    .await,
+            ),
+            2 => drop(redis.server.cli(&["FLUSHALL"]).await),
+            3 => {
+                redis.cut(name, true);
+                sleep(pause).await;
+                redis.cut(name, false);
+            }
+            4 => {
+                redis.server.signal("STOP");
+                sleep(pause).await;
+                redis.server.signal("CONT");
+            }
+            _ => {
+                redis.server.kill();
+                sleep(pause).await;
+                redis.server.run().await;
+            }
+        }
+        sleep(Duration::from_millis(draw(1000))).await;
+    }
+    let Account {
+        owed,
+        missing,
+        counted,
+    } = load.account().await;
+    println!("of {owed}, {missing} did not arrive");
+    assert_eq!(missing, counted, "of {owed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_was_removed_comes_back_in_a_new_life() {
+    let mut redis = Redis::start().await;
+    redis.lease = Duration::from_secs(2);
+    let one = start("one", redis.through("one").await).await;
+    let two = start("two", redis.through("two").await).await;
+    let (mut ann, mut bob) = (
+        one.1.connect().await.unwrap(),
+        two.1.connect().await.unwrap(),
+    );
+    let listed =
+        async |count| one.0.clients().await.len() == count && two.0.clients().await.len() == count;
+    until("both are known", async || listed(2).await).await;
+    redis.cut("two", true);
+    until("it is gone", async || one.0.instances().is_empty()).await;
+    assert_eq!(one.0.clients().await.len(), 1, "its clients with it");
+    redis.cut("two", false);
+    until("both are known again", async || {
+        listed(2).await && one.0.instances() == ["two"] && two.0.is_ready()
+    })
+    .await;
+    one.0
+        .send(Message::new("hello").to_client(bob.id()))
+        .unwrap();
+    two.0
+        .send(Message::new("back").to_client(ann.id()))
+        .unwrap();
+    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
+    assert_eq!(ann.next_text().await.as_deref(), Some("back"));
+    // What its former life left behind is cleaned up.
+    let empty =
+        async || redis.server.cli(&["HLEN", "{gobroke}:unswept"]).await == redis::Value::Int(0);
+    until("it is cleaned up", empty).await;
+    let places = redis.server.cli(&["HLEN", "{gobroke}:places"]).await;
+    assert_eq!(places, redis::Value::Int(2));
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deaf_subscription_is_found_and_made_anew() {
+    let redis = Redis::start().await;
+    let cluster = redis.through("one").await;
+    let one = start("one", cluster.clone()).await;
+    let two = start("two", redis.through("two").await).await;
+    let mut ann = one.1.connect().await.unwrap();
+    until("she is known", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    redis.deafen("one");
+    two.0
+        .send(Message::new("into a deaf ear").to_client(ann.id()))
+        .unwrap();
+    until("it is found", async || cluster.stats().deaf == 1).await;
+    assert_eq!(ann.next_text().await.as_deref(), Some("into a deaf ear"));
+    until("it is ready again", async || one.0.is_ready()).await;
+    assert_eq!((stats(&two.0).lost, stats(&one.0).lost), (0, 0));
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_may_start_without_redis_and_join_later() {
+    let mut server = Server::start(&[]).await;
+    let two = start("two", over(&server)).await;
+    server.kill();
+    let one = start("one", over(&server).optional()).await;
+    assert!(!one.0.is_ready(), "it is not ready");
+    let mut ann = one.1.connect().await.unwrap();
+    one.0
+        .send(Message::new("alone").to_client(ann.id()))
+        .unwrap();
+    assert_eq!(ann.next_text().await.as_deref(), Some("alone"));
+    server.run().await;
+    until("they know each other", async || {
+        one.0.instances() == ["two"] && two.0.instances() == ["one"]
+    })
+    .await;
+    until("she is known", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    two.0
+        .send(Message::new("together").to_client(ann.id()))
+        .unwrap();
+    assert_eq!(ann.next_text().await.as_deref(), Some("together"));
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newer_of_two_instances_with_one_name_has_it() {
+    let server = Server::start(&[]).await;
+    let older = start("one", over(&server)).await;
+    let newer = start("one", over(&server)).await;
+    until("the older one is told", async || !older.0.is_ready()).await;
+    assert!(older.1.connect().await.is_err(), "it refuses clients");
+    assert!(newer.0.is_ready());
+    let other = start("two", over(&server)).await;
+    until("there is one of the name", async || {
+        other.0.instances() == ["one"]
+    })
+    .await;
+    older.0.stop().await;
+    sleep(AROUND).await;
+    assert_eq!(
+        other.0.instances(),
+        ["one"],
+        "its end takes nothing from the newer one"
+    );
+    newer.0.stop().await;
+    other.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_in_the_channels_is_counted_and_harms_nobody() {
+    let server = Server::start(&[]).await;
+    let cluster = over(&server);
+    let one = start("one", cluster.clone()).await;
+    let two = start("two", over(&server)).await;
+    let mut ann = one.1.connect().await.unwrap();
+    until("she is known", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    for garbage in [
+        "",
+        "x",
+        "\u{1}\u{9}",
+        "\u{1}\u{1}\u{0}\u{0}\u{0}\u{9}cut",
+        "\u{7f}\u{1}version",
+    ] {
+        server.cli(&["PUBLISH", "{gobroke}:all", garbage]).await;
+    }
+    server
+        .cli(&[
+            "PUBLISH",
+            "{gobroke}:all",
+            "\u{1}\u{1}\u{0}\u{0}\u{0}\u{3}bad",
+        ])
+        .await;
+    until("it is counted", async || {
+        cluster.stats().unreadable == 5 && stats(&one.0).unreadable == 1
+    })
+    .await;
+    two.0
+        .send(Message::new("unharmed").to_client(ann.id()))
+        .unwrap();
+    assert_eq!(ann.next_text().await.as_deref(), Some("unharmed"));
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_stays_with_one_instance_costs_a_command() {
+    let server = Server::start(&[]).await;
+    let one = start("one", over(&server)).await;
+    let two = start("two", over(&server)).await;
+    let mut ann = one.1.connect().await.unwrap();
+    until("she is known", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    let published = || published(&server);
+    let before = published().await;
+    for number in 0..10_000 {
+        let message = Message::new(number.to_string()).to_client(ann.id());
+        one.0.send(message).unwrap();
+        assert_eq!(ann.next_text().await, Some(number.to_string()));
+    }
+    // Probes and marks of two idle instances, but nothing for each message.
+    assert!(published().await - before < 100);
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+/// How many PUBLISH commands the server has seen.
+async fn published(server: &Server) -> u64 {
+    let stats = server.cli(&["INFO", "commandstats"]).await;
+    let stats: String = redis::from_redis_value(stats).expect("it is a text");
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
+    line.and_then(|line| line.split(',').next())
+        .map_or(0, |calls| calls.parse().expect("it is a number"))
+}
