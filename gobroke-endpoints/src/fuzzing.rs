@@ -96,6 +96,7 @@ fn decoded<D: Decoder>(
     let mut decoder = decoder(&Limits {
         max_message: MOST,
         budget: budget.clone(),
+        control_frames: u32::MAX,
     });
     let mut kept = Kept::default();
     let mut result: Result<(), CloseReason> = Ok(());

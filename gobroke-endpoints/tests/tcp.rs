@@ -438,3 +438,25 @@ async fn a_port_in_use_is_told_by_start() {
         .expect_err("the port is taken");
     assert!(matches!(error, StartError::Endpoint { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_flood_of_pings_is_closed() {
+    let (broke, mut client) = start_json(json_codec().max_control_frames(10)).await;
+    for _ in 0..10 {
+        client.send(r#"{"ping":{}}"#).await;
+        assert_eq!(client.next_json().await, json!({"pong": {}}));
+    }
+    // Some of them may be within the next second.
+    for _ in 0..20 {
+        client.send(r#"{"ping":{}}"#).await;
+    }
+    let close = loop {
+        let frame = client.next_json().await;
+        if frame.get("pong").is_none() {
+            break frame;
+        }
+    };
+    assert_eq!(close["close"]["code"], 1008);
+    assert_eq!(bad_input(&broke, "policy_violation"), 1);
+    stop(broke, client).await;
+}

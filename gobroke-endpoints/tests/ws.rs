@@ -572,3 +572,29 @@ async fn a_client_that_vanishes_leaves() {
     assert_eq!(broke.local_client_count(), 0);
     stop(broke, ()).await;
 }
+
+#[tokio::test]
+async fn a_flood_of_pings_or_pongs_is_closed_and_as_many_as_are_allowed_are_answered() {
+    let broke = start(echo(raw().max_control_frames(10))).await;
+    for flood in [frame(0x89, b"x"), frame(0x8a, b"x")] {
+        let mut client = by_hand(&broke, &flood.repeat(11)).await;
+        let rest = client.rest().await;
+        let close = rest.iter().position(|byte| *byte == 0x88).expect("a close");
+        let pongs = if flood[0] == 0x89 { 10 } else { 0 };
+        assert_eq!(rest[..close], *b"\x8a\x01x".repeat(pongs));
+        assert_eq!(rest[close + 2..close + 4], 1008_u16.to_be_bytes());
+    }
+    assert_eq!(bad_input(&broke, "policy_violation"), 2);
+    stop(broke, ()).await;
+}
+
+#[tokio::test]
+async fn a_message_in_too_many_fragments_is_closed() {
+    let broke = start(echo(raw())).await;
+    let fragments = [frame(0x01, b""), frame(0x00, b"").repeat(1 << 17)].concat();
+    let mut client = by_hand(&broke, &fragments).await;
+    let rest = client.rest().await;
+    assert_eq!((rest[0], &rest[2..4]), (0x88, &1008_u16.to_be_bytes()[..]));
+    assert_eq!(bad_input(&broke, "policy_violation"), 1);
+    stop(broke, ()).await;
+}

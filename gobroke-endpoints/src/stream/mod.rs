@@ -7,6 +7,7 @@ mod accept;
 mod arrival;
 mod budget;
 mod connection;
+mod control;
 mod reading;
 mod settings;
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     arrival::{Peer, Secured},
     budget::Partial,
     connection::{Reader, run},
+    control::ControlRate,
     settings::{Limits, Settings, bound_setters, setters},
 };
 

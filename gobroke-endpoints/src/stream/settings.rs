@@ -20,6 +20,7 @@ pub(crate) struct Settings {
     pub(crate) options: EndpointOptions,
     pub(crate) message_timeout: Duration,
     pub(crate) budget: ReceiveBudget,
+    pub(crate) control_frames: u32,
     pub(crate) proxies: Option<TrustedProxies>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::Tls>,
@@ -35,6 +36,7 @@ impl Settings {
             options: EndpointOptions::default(),
             message_timeout: Duration::from_secs(60),
             budget: ReceiveBudget::process(),
+            control_frames: 100,
             proxies: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -47,6 +49,7 @@ impl Settings {
         Limits {
             max_message: self.options.max_message,
             budget: self.budget.clone(),
+            control_frames: self.control_frames,
         }
     }
 }
@@ -56,6 +59,8 @@ impl Settings {
 pub(crate) struct Limits {
     pub(crate) max_message: usize,
     pub(crate) budget: ReceiveBudget,
+    /// How many control frames a second.
+    pub(crate) control_frames: u32,
 }
 
 /// The methods by which an endpoint with a field `settings` is set.
@@ -97,6 +102,14 @@ macro_rules! setters {
         #[must_use]
         pub fn message_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.message_timeout = timeout;
+            self
+        }
+
+        /// How many control frames (pings, pongs) a client may send within a second; with one more its connection is
+        /// closed, with [`PolicyViolation`](gobroke_core::CloseReason::PolicyViolation). Default: 100.
+        #[must_use]
+        pub fn max_control_frames(mut self, a_second: u32) -> Self {
+            self.settings.control_frames = a_second;
             self
         }
 

@@ -7,7 +7,7 @@ use gobroke_core::CloseReason;
 use super::encoder::frame_unless_empty;
 use crate::{
     codec::{Codec, Frame, FrameError, Inbound},
-    stream::{Decoder, Intake, Limits, Partial},
+    stream::{ControlRate, Decoder, Intake, Limits, Partial},
 };
 
 /// Cuts the stream at the announced lengths. A frame that came whole in one read is decoded where it stands.
@@ -21,6 +21,7 @@ pub(crate) struct FrameDecoder {
     /// The length of the frame that has begun.
     length: Option<usize>,
     partial: Partial,
+    controls: ControlRate,
     /// How many frames were complete, modulo 2^32.
     count: u32,
 }
@@ -34,6 +35,7 @@ impl FrameDecoder {
             head_len: 0,
             length: None,
             partial: Partial::new(limits.budget.clone()),
+            controls: ControlRate::new(limits.control_frames),
             count: 0,
         }
     }
@@ -88,14 +90,19 @@ impl Decoder for FrameDecoder {
             let (chunk, rest) = bytes.split_at_mut(bytes.len().min(length - self.partial.len()));
             bytes = rest;
             if chunk.len() == length {
-                hand_on(&*self.codec, chunk, intake);
+                if hand_on(&*self.codec, chunk, intake) {
+                    self.controls.count()?;
+                }
             } else {
                 self.partial.extend(chunk, length)?;
                 if self.partial.len() < length {
                     return Ok(());
                 }
-                hand_on(&*self.codec, self.partial.bytes(), intake);
+                let control = hand_on(&*self.codec, self.partial.bytes(), intake);
                 self.partial.clear();
+                if control {
+                    self.controls.count()?;
+                }
             }
             self.length = None;
             self.count = self.count.wrapping_add(1);
@@ -121,7 +128,8 @@ impl Decoder for FrameDecoder {
     }
 }
 
-fn hand_on(codec: &dyn Codec, frame: &[u8], intake: &mut impl Intake) {
+/// Says whether it is a control frame of the codec's.
+fn hand_on(codec: &dyn Codec, frame: &[u8], intake: &mut impl Intake) -> bool {
     match codec.decode(Frame::Binary(frame)) {
         Ok(Inbound::Message(message)) => intake.message(message),
         Ok(Inbound::Ping) => {
@@ -130,10 +138,12 @@ fn hand_on(codec: &dyn Codec, frame: &[u8], intake: &mut impl Intake) {
             if !answer.is_empty() {
                 intake.answer(answer);
             }
+            return true;
         }
-        Ok(Inbound::Pong) => {}
+        Ok(Inbound::Pong) => return true,
         Err(error) => intake.error(&error),
     }
+    false
 }
 
 #[cfg(test)]
@@ -149,6 +159,7 @@ mod tests {
         let limits = Limits {
             max_message: 1000,
             budget: budget.clone(),
+            control_frames: u32::MAX,
         };
         (FrameDecoder::new(Arc::new(codec), &limits), budget)
     }

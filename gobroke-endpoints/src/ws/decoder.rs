@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     codec::{Codec, Frame, Inbound},
-    stream::{Decoder, Intake, Limits, Partial},
+    stream::{ControlRate, Decoder, Intake, Limits, Partial},
 };
 
 /// How many frames one message may be cut into. Without a bound empty ones could come for ever.
@@ -36,6 +36,7 @@ pub(crate) struct MessageDecoder {
     partial: Partial,
     /// How much of `partial` is known to be UTF-8, for text.
     valid: usize,
+    controls: ControlRate,
     /// What there is of a control frame's payload that was cut.
     control: Vec<u8>,
     /// How many messages were complete, modulo 2^32.
@@ -55,6 +56,7 @@ impl MessageDecoder {
             fragments: 0,
             partial: Partial::new(limits.budget.clone()),
             valid: 0,
+            controls: ControlRate::new(limits.control_frames),
             control: Vec::new(),
             count: 0,
         }
@@ -133,7 +135,9 @@ impl MessageDecoder {
     ) -> Result<(), CloseReason> {
         let complete = header.last && header.length == 0;
         if complete && self.partial.len() == 0 {
-            self.hand_on(piece, intake)?;
+            if self.hand_on(piece, intake)? {
+                self.controls.count()?;
+            }
         } else {
             self.partial
                 .extend(piece, self.partial.len() + piece.len() + header.length)?;
@@ -141,8 +145,11 @@ impl MessageDecoder {
                 self.check_text(complete)?;
             }
             if complete {
-                self.hand_on(self.partial.bytes(), intake)?;
+                let control = self.hand_on(self.partial.bytes(), intake)?;
                 self.partial.clear();
+                if control {
+                    self.controls.count()?;
+                }
             }
         }
         if complete {
@@ -167,8 +174,8 @@ impl MessageDecoder {
         Ok(())
     }
 
-    /// Hands a whole message to the codec.
-    fn hand_on(&self, message: &[u8], intake: &mut impl Intake) -> Result<(), CloseReason> {
+    /// Hands a whole message to the codec; says whether it is a control frame of the codec's.
+    fn hand_on(&self, message: &[u8], intake: &mut impl Intake) -> Result<bool, CloseReason> {
         let frame = match self.kind {
             Some(Format::Text) => {
                 Frame::Text(std::str::from_utf8(message).map_err(|_| not_text())?)
@@ -182,11 +189,12 @@ impl MessageDecoder {
                 if !answer.is_empty() {
                     intake.answer(answer);
                 }
+                return Ok(true);
             }
-            Ok(Inbound::Pong) => {}
+            Ok(Inbound::Pong) => return Ok(true),
             Err(error) => intake.error(&error),
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes a piece of a control frame's payload, already unmasked.
@@ -201,6 +209,7 @@ impl MessageDecoder {
             return Ok(());
         }
         let kept = std::mem::take(&mut self.control);
+        self.controls.count()?;
         let payload = if kept.is_empty() {
             piece
         } else {

@@ -68,7 +68,8 @@ use crate::stream::{Settings, bound_setters, http_setters, setters};
 /// without as well. No extension is agreed on, so there is no compression.
 ///
 /// A client that breaks the protocol is closed with 1002, text that is not UTF-8 with 1007, a message above
-/// [`max_message`](EndpointOptions::max_message) with 1009, one in more than 131,072 fragments with 1008.
+/// [`max_message`](EndpointOptions::max_message) with 1009, one in more than 131,072 fragments, or with more control frames
+/// in a second than [are taken](Self::max_control_frames), with 1008.
 /// A close of either side is answered with a close, after what was sent before it; then the connection is read for up
 /// to two more seconds, so that the close frame arrives.
 #[derive(Clone, Debug)]

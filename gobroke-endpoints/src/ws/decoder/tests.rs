@@ -64,6 +64,7 @@ fn decoder(codec: impl Codec) -> (MessageDecoder, ReceiveBudget) {
     let limits = Limits {
         max_message: MAX,
         budget: budget.clone(),
+        control_frames: u32::MAX,
     };
     (MessageDecoder::new(codec, encoder, &limits), budget)
 }
