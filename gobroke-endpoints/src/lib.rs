@@ -1,4 +1,4 @@
-//! The ways in to a [GoBroke](gobroke_core) server: WebSocket and TCP.
+//! The ways in to a [GoBroke](gobroke_core) server: WebSocket, TCP and HTTP.
 //!
 //! ```no_run
 //! use gobroke_core::{Broke, Logic};
@@ -37,6 +37,7 @@
 //! ```
 //!
 //! - [`WebSocketEndpoint`]: on an address of its own, or as a route of an axum `Router` or another HTTP server.
+//! - [`HttpEndpoint`]: Server-Sent Events down, POST up, where there is no WebSocket to be had.
 //! - [`TcpEndpoint`]: frames behind their length.
 //! - [`UdpEndpoint`]: sessions over datagrams, for what is old at once.
 //! - [`codec`]: what frames mean. [`RawCodec`], a frame is a payload; [`JsonCodec`], a frame says whom it is for;
@@ -64,6 +65,7 @@
 //! |---|---|---|
 //! | `ws` | [`WebSocketEndpoint`], [`MountedWebSocket`] | yes |
 //! | `tcp` | [`TcpEndpoint`] | yes |
+//! | `http` | [`HttpEndpoint`], [`MountedHttp`]: Server-Sent Events down, POST up | no |
 //! | `tls` | [`Tls`]: TLS 1.2 and 1.3 for endpoints with an address of their own | no |
 //! | `udp` | [`UdpEndpoint`] | no |
 //! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
@@ -76,27 +78,39 @@ pub mod docs;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(any(feature = "ws", feature = "tcp"))]
+#[cfg(feature = "http")]
+mod http;
+#[cfg(any(feature = "ws", feature = "tcp", feature = "http"))]
 mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
-#[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
+#[cfg(all(
+    feature = "tls",
+    any(feature = "ws", feature = "tcp", feature = "http")
+))]
 mod tls;
 #[cfg(feature = "udp")]
 mod udp;
+#[cfg(any(feature = "ws", feature = "http"))]
+mod web;
 #[cfg(feature = "ws")]
 mod ws;
 
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 pub use self::admission::Origins;
-#[cfg(any(feature = "ws", feature = "tcp"))]
+#[cfg(any(feature = "ws", feature = "tcp", feature = "http"))]
 pub use self::admission::{NetworkError, TrustedProxies};
 pub use self::codec::{JsonCodec, RawCodec};
-#[cfg(any(feature = "ws", feature = "tcp"))]
+#[cfg(feature = "http")]
+pub use self::http::{EventBody, HttpEndpoint, HttpRoute, MountedHttp};
+#[cfg(any(feature = "ws", feature = "tcp", feature = "http"))]
 pub use self::stream::ReceiveBudget;
 #[cfg(feature = "tcp")]
 pub use self::tcp::TcpEndpoint;
-#[cfg(all(feature = "tls", any(feature = "ws", feature = "tcp")))]
+#[cfg(all(
+    feature = "tls",
+    any(feature = "ws", feature = "tcp", feature = "http")
+))]
 pub use self::tls::{Tls, TlsError};
 #[cfg(feature = "udp")]
 pub use self::udp::UdpEndpoint;

@@ -84,6 +84,17 @@ impl Origins {
         self.listed.contains(&origin)
             || (self.same_host && host.is_some_and(|host| is_of_host(&origin, host)))
     }
+
+    /// Whether pages of this origin, from elsewhere, may read what is answered: what CORS asks.
+    #[cfg(feature = "http")]
+    pub(crate) fn share_with(&self, origin: &HeaderValue) -> bool {
+        self.any || self.allow_origin(origin, None)
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn is_any(&self) -> bool {
+        self.any
+    }
 }
 
 impl Default for Origins {

@@ -114,7 +114,7 @@ impl TrustedProxies {
     }
 
     /// Where the client of a request comes from that came over a connection from `remote`.
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     pub(crate) fn client(&self, remote: SocketAddr, headers: &hyper::HeaderMap) -> SocketAddr {
         let (name, read): (_, fn(&str) -> Option<Hop>) = match self.way {
             Way::XForwardedFor => ("x-forwarded-for", |item| hop(item.trim())),
@@ -228,14 +228,14 @@ fn invalid() -> io::Error {
 }
 
 /// An address that a header names, with its port where that is known.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hop {
     address: IpAddr,
     port: u16,
 }
 
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 impl From<Hop> for SocketAddr {
     fn from(hop: Hop) -> Self {
         (hop.address, hop.port).into()
@@ -243,7 +243,7 @@ impl From<Hop> for SocketAddr {
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 fn hop(text: &str) -> Option<Hop> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         let (address, port) = (address.ip(), address.port());
@@ -257,7 +257,7 @@ fn hop(text: &str) -> Option<Hop> {
 }
 
 /// The `for` of an element of `Forwarded` (RFC 7239, section 4).
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 fn forwarded_for(element: &str) -> Option<Hop> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -290,7 +290,7 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     fn client(
         proxies: &TrustedProxies,
         remote: &str,
@@ -305,7 +305,7 @@ mod tests {
         proxies.client(remote, &headers).to_string()
     }
 
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     #[test]
     fn of_x_forwarded_for_the_last_address_that_is_no_proxys_counts() {
         let proxies = TrustedProxies::x_forwarded_for(["10.0.0.0/8"]).expect("a network");
@@ -330,7 +330,7 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     #[test]
     fn forwarded_is_read_as_the_rfc_has_it() {
         let proxies = TrustedProxies::forwarded(["10.0.0.0/8"]).expect("a network");

@@ -2,7 +2,13 @@
 
 // The guides link to endpoints of all features, with which the documentation is built.
 #![cfg_attr(
-    not(all(feature = "ws", feature = "tcp", feature = "tls", feature = "udp")),
+    not(all(
+        feature = "ws",
+        feature = "tcp",
+        feature = "udp",
+        feature = "http",
+        feature = "tls"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

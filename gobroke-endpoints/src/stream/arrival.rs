@@ -123,7 +123,7 @@ impl Settings {
     }
 
     /// Reads what the headers of a request say of its client, where a proxy wrote them.
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     pub(crate) fn client_of(
         &self,
         peer: Peer,

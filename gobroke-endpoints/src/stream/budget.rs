@@ -109,6 +109,7 @@ impl Partial {
     }
 
     /// Forgets it and gives its memory back.
+    #[cfg(any(test, feature = "ws", feature = "tcp"))]
     pub(crate) fn clear(&mut self) {
         self.bytes = Vec::new();
         self.budget.give_back(self.charged);

@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use gobroke_core::{Batch, CloseReason, Gate, Incoming, Session};
 use tokio::{io::AsyncRead, time::timeout};
-#[cfg(any(feature = "ws", feature = "tls"))]
+#[cfg(any(feature = "ws", all(feature = "tcp", feature = "tls")))]
 use {
     gobroke_core::Outgoing,
     std::io,
@@ -12,7 +12,7 @@ use {
 };
 
 use super::{
-    Decoder, Door, misdeed,
+    decode::{Decoder, Door, misdeed},
     reading::{Patience, decode, read_away, read_once},
 };
 
@@ -54,7 +54,7 @@ where
 }
 
 /// Runs a connection over a stream that cannot write without waiting: the task writes whole batches.
-#[cfg(any(feature = "ws", feature = "tls"))]
+#[cfg(any(feature = "ws", all(feature = "tcp", feature = "tls")))]
 pub(crate) async fn run_through_task<R, W, D>(
     gate: Gate,
     mut session: Session,
@@ -87,7 +87,7 @@ pub(crate) async fn run_through_task<R, W, D>(
 }
 
 /// Writes what goes to the client until that is closed, then ends the sending half.
-#[cfg(any(feature = "ws", feature = "tls"))]
+#[cfg(any(feature = "ws", all(feature = "tcp", feature = "tls")))]
 async fn send<W: AsyncWrite + Unpin>(
     mut outgoing: Outgoing<'_>,
     write: &mut W,

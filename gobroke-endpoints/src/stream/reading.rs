@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Decoder, Intake};
+use super::decode::{Decoder, Intake};
 
 /// How much one read takes at most.
 const BUFFER: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use gobroke_core::{EndpointOptions, Name};
 
 use super::ReceiveBudget;
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 use crate::admission::Origins;
 use crate::{
     admission::TrustedProxies,
@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) proxies: Option<TrustedProxies>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::Tls>,
-    #[cfg(feature = "ws")]
+    #[cfg(any(feature = "ws", feature = "http"))]
     pub(crate) origins: Origins,
 }
 
@@ -40,11 +40,12 @@ impl Settings {
             proxies: None,
             #[cfg(feature = "tls")]
             tls: None,
-            #[cfg(feature = "ws")]
+            #[cfg(any(feature = "ws", feature = "http"))]
             origins: Origins::default(),
         }
     }
 
+    #[cfg(any(feature = "ws", feature = "tcp"))]
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             max_message: self.options.max_message,
@@ -55,6 +56,7 @@ impl Settings {
 }
 
 /// How much a connection may send before it is a message.
+#[cfg(any(feature = "ws", feature = "tcp"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_message: usize,
@@ -147,7 +149,7 @@ macro_rules! bound_setters {
 pub(crate) use bound_setters;
 
 /// The methods by which such an endpoint over HTTP is set.
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 macro_rules! http_setters {
     () => {
         /// Which web pages may connect; others are answered with 403. Default:
@@ -159,5 +161,5 @@ macro_rules! http_setters {
         }
     };
 }
-#[cfg(feature = "ws")]
+#[cfg(any(feature = "ws", feature = "http"))]
 pub(crate) use http_setters;

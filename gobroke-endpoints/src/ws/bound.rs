@@ -21,11 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{handshake::refused, server::Server};
-use crate::stream::{Listener, Peer, Secured};
-
-/// How long a request's head may be, in bytes.
-const LONGEST_HEAD: usize = 16 * 1024;
+use super::server::Server;
+use crate::{
+    stream::{Listener, Peer, Secured},
+    web::{LONGEST_HEAD, begin, turn_away},
+};
 
 pub(super) async fn serve(address: &str, server: Arc<Server>) -> Result<(), EndpointError> {
     server.settings.prepare(&server.gate)?;
@@ -35,32 +35,20 @@ pub(super) async fn serve(address: &str, server: Arc<Server>) -> Result<(), Endp
             Ok(slot) => server
                 .gate
                 .spawn(handshake(Arc::clone(&server), stream, remote, slot)),
-            Err(refusal) => turn_away(&server, &stream, &refusal),
+            Err(refusal) => turn_away(&server.settings, &stream, &refusal),
         }
     }
     Ok(())
 }
 
-/// Runs a connection until it is one of HTTP, then reads its request.
-async fn handshake(server: Arc<Server>, mut stream: TcpStream, remote: SocketAddr, mut slot: Slot) {
-    let (settings, gate) = (&server.settings, &server.gate);
-    let beginning = async {
-        let mut peer = match settings.greet(gate, &mut stream, remote, &mut slot).await? {
-            Ok(peer) => peer,
-            Err(refusal) => {
-                turn_away(&server, &stream, &refusal);
-                return None;
-            }
-        };
-        let stream = settings.secure(gate, stream, &mut peer).await?;
-        Some((stream, peer))
-    };
-    match timeout(settings.options.handshake_timeout, beginning).await {
-        Ok(Some((Secured::Plain(stream), peer))) => answer(server, stream, peer, slot).await,
+/// Runs a connection until its handshake is answered.
+async fn handshake(server: Arc<Server>, stream: TcpStream, remote: SocketAddr, mut slot: Slot) {
+    let begun = begin(&server.settings, &server.gate, stream, remote, &mut slot).await;
+    match begun {
+        Some((Secured::Plain(stream), peer)) => answer(server, stream, peer, slot).await,
         #[cfg(feature = "tls")]
-        Ok(Some((Secured::Tls(stream), peer))) => answer(server, stream, peer, slot).await,
-        Ok(None) => {}
-        Err(_) => gate.count_bad_input("handshake"),
+        Some((Secured::Tls(stream), peer)) => answer(server, stream, peer, slot).await,
+        None => {}
     }
 }
 
@@ -115,20 +103,4 @@ where
             tracing::debug!(?remote, "a handshake took too long");
         }
     }
-}
-
-/// Answers a connection that there is no room for, as far as that needs no waiting.
-fn turn_away(server: &Server, stream: &TcpStream, refusal: &Refusal) {
-    if server.settings.is_tls() {
-        return;
-    }
-    let answer = refused(refusal);
-    let head = format!(
-        "HTTP/1.1 {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",
-        answer.status(),
-        refusal.reason().len(),
-        refusal.reason()
-    );
-    // A fresh socket takes a few hundred bytes; where it does not, its end says enough.
-    let _ = stream.try_write(head.as_bytes());
 }

@@ -1,21 +1,20 @@
 //! The opening handshake (RFC 6455, section 4.2), as a function of a request's head.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use gobroke_core::{ConnectRequest, Refusal};
+use gobroke_core::ConnectRequest;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        ALLOW, CONNECTION, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
 
-use crate::stream::Peer;
-
-/// What every request is answered with.
-pub(super) type Answer = Response<Full<Bytes>>;
+use crate::{
+    stream::Peer,
+    web::{Text, connect_request, text},
+};
 
 /// What a good request asked for.
 #[derive(Debug)]
@@ -36,12 +35,12 @@ impl Handshake {
         request: &Request<B>,
         path: Option<&str>,
         protocol: Option<&str>,
-    ) -> Result<Self, Box<Answer>> {
+    ) -> Result<Self, Box<Text>> {
         if path.is_some_and(|path| path != request.uri().path()) {
-            return Err(answer(StatusCode::NOT_FOUND, "there is nothing here").into());
+            return Err(text(StatusCode::NOT_FOUND, "there is nothing here").into());
         }
         if request.method() != Method::GET {
-            let mut answer = answer(
+            let mut answer = text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "a WebSocket is opened with GET",
             );
@@ -70,10 +69,10 @@ impl Handshake {
             return Err(upgrade_required("send `Sec-WebSocket-Version: 13`").into());
         }
         if !headers.contains_key(HOST) {
-            return Err(answer(StatusCode::BAD_REQUEST, "send `Host`").into());
+            return Err(text(StatusCode::BAD_REQUEST, "send `Host`").into());
         }
         let Some(accept) = only(headers, &SEC_WEBSOCKET_KEY).and_then(accept) else {
-            return Err(answer(
+            return Err(text(
                 StatusCode::BAD_REQUEST,
                 "send one `Sec-WebSocket-Key`: 16 bytes in base64",
             )
@@ -89,16 +88,7 @@ impl Handshake {
 
     /// What the `on_connect` hook is told.
     pub(super) fn connect_request<B>(&self, request: &Request<B>, peer: &Peer) -> ConnectRequest {
-        let mut connect = peer.connect_request();
-        connect.path = Some(request.uri().path().to_owned());
-        connect.query = request.uri().query().map(str::to_owned);
-        let readable = |(name, value): (&HeaderName, &HeaderValue)| {
-            Some((
-                name.as_str().to_owned(),
-                std::str::from_utf8(value.as_bytes()).ok()?.to_owned(),
-            ))
-        };
-        connect.headers = request.headers().iter().filter_map(readable).collect();
+        let mut connect = connect_request(request.uri(), request.headers(), peer);
         connect.subprotocol.clone_from(&self.protocol);
         connect.subprotocols = tokens(request.headers(), &SEC_WEBSOCKET_PROTOCOL)
             .map(str::to_owned)
@@ -107,7 +97,7 @@ impl Handshake {
     }
 
     /// The answer that opens the WebSocket.
-    pub(super) fn accepted(self) -> Answer {
+    pub(super) fn accepted(self) -> Text {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -121,31 +111,9 @@ impl Handshake {
     }
 }
 
-/// The answer to a client that is not admitted: its status, the reason as text.
-pub(super) fn refused(refusal: &Refusal) -> Answer {
-    // What is no status, or says that all is well, cannot refuse.
-    let status = StatusCode::from_u16(refusal.status())
-        .ok()
-        .filter(|status| status.as_u16() >= 300);
-    answer(
-        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        refusal.reason().to_owned(),
-    )
-}
-
-fn answer(status: StatusCode, reason: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(reason.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-}
-
 /// 426 (RFC 9110, section 15.5.22), which names what is spoken here (RFC 6455, section 4.4).
-fn upgrade_required(reason: &'static str) -> Answer {
-    let mut response = answer(StatusCode::UPGRADE_REQUIRED, reason);
+fn upgrade_required(reason: &'static str) -> Text {
+    let mut response = text(StatusCode::UPGRADE_REQUIRED, reason);
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -196,7 +164,10 @@ fn accept(key: &HeaderValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use gobroke_core::Refusal;
+
     use super::*;
+    use crate::web::refused;
 
     /// The request of RFC 6455, section 1.3.
     fn request() -> Request<()> {

@@ -2,20 +2,21 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, Refusal, async_trait};
+use gobroke_core::{Endpoint, EndpointError, EndpointOptions, Gate, Name, async_trait};
 use http_body_util::Full;
 use hyper::{Request, Response};
 use tower_service::Service;
 
-use super::{handshake::refused, server::Server};
-use crate::stream::{Peer, Settings, http_setters, setters};
+use super::server::Server;
+use crate::{
+    stream::{Peer, Settings, http_setters, setters},
+    web::{Mount, refused, remote},
+};
 
 /// A [`WebSocketEndpoint`](crate::WebSocketEndpoint) that has no address: another HTTP server hands it its requests.
 ///
@@ -54,9 +55,8 @@ impl Endpoint for MountedWebSocket {
     }
 
     async fn serve(&self, gate: Gate) -> Result<(), EndpointError> {
-        self.route
-            .serve(Server::new(gate, &self.settings, None))
-            .await;
+        let server = Server::new(gate.clone(), &self.settings, None);
+        self.route.0.serve(&gate, server).await;
         Ok(())
     }
 }
@@ -72,26 +72,7 @@ impl Endpoint for MountedWebSocket {
 /// yours adds. Without either it is not known: `on_connect` is told none, and
 /// [`max_connections_per_address`](gobroke_core::EndpointOptions::max_connections_per_address) does not hold.
 #[derive(Clone, Debug, Default)]
-pub struct WebSocketRoute {
-    /// What answers, while the router runs.
-    server: Arc<RwLock<Option<Arc<Server>>>>,
-}
-
-impl WebSocketRoute {
-    /// Answers requests until the gate closes.
-    pub(super) async fn serve(&self, server: Arc<Server>) {
-        let gate = server.gate.clone();
-        self.set(Some(server));
-        // Taken back however this ends.
-        let _closed = OnDrop(|| self.set(None));
-        gate.ready(None);
-        gate.closing().await;
-    }
-
-    fn set(&self, server: Option<Arc<Server>>) {
-        *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
-    }
-}
+pub struct WebSocketRoute(Mount<Server>);
 
 impl<B: Send + 'static> Service<Request<B>> for WebSocketRoute {
     type Response = Response<Full<Bytes>>;
@@ -103,16 +84,11 @@ impl<B: Send + 'static> Service<Request<B>> for WebSocketRoute {
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let server = self
-            .server
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let server = self.0.server();
         Box::pin(async move {
-            let Some(server) = server else {
-                return Ok(refused(&Refusal::unavailable(
-                    "the server is not running; try again later",
-                )));
+            let server = match server {
+                Ok(server) => server,
+                Err(refusal) => return Ok(refused(&refusal)),
             };
             let remote = remote(&request);
             let (gate, settings) = (server.gate.clone(), server.settings.clone());
@@ -122,22 +98,5 @@ impl<B: Send + 'static> Service<Request<B>> for WebSocketRoute {
                 })
                 .await)
         })
-    }
-}
-
-fn remote<B>(request: &Request<B>) -> Option<SocketAddr> {
-    let extensions = request.extensions();
-    #[cfg(feature = "axum")]
-    if let Some(axum::extract::ConnectInfo(remote)) = extensions.get() {
-        return Some(*remote);
-    }
-    extensions.get().copied()
-}
-
-struct OnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
     }
 }

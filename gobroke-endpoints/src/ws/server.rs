@@ -14,12 +14,9 @@ use hyper_util::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{
-    decoder::MessageDecoder,
-    encoder::FrameEncoder,
-    handshake::{Answer, Handshake, refused},
-};
+use super::{decoder::MessageDecoder, encoder::FrameEncoder, handshake::Handshake};
 use crate::stream::{Peer, Reader, Settings, run, run_through_task, tune};
+use crate::web::{Text, refused};
 
 /// What the connections of an endpoint share.
 #[derive(Debug)]
@@ -48,7 +45,7 @@ impl Server {
         request: &mut Request<B>,
         peer: Peer,
         slot: impl FnOnce() -> Result<Slot, Refusal>,
-    ) -> Answer {
+    ) -> Text {
         let handshake = match Handshake::read(
             request,
             self.path.as_deref(),
