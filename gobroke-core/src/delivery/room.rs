@@ -14,19 +14,21 @@ use crate::sync::{
 /// How full a queue is, counted in entries and bytes, each with a bound.
 ///
 /// Senders reserve and never wait; doors and workers wait, before a turn begins, until the queues that their last turn
-/// fed are below half. So accepted messages meet no full queue in normal life.
+/// fed are down to half. So accepted messages meet no full queue in normal life.
+///
+/// Those who wait go on one after the other: room that is given back wakes the first, and whoever goes on wakes the
+/// next, who looks whether there still is room. All at once would mostly wake up for nothing: of a hundred doors a
+/// few fill what was given back.
 #[derive(Debug)]
 pub(crate) struct Room {
     entries: AtomicUsize,
     bytes: AtomicUsize,
     max_entries: usize,
     max_bytes: usize,
-    /// Whether who waits goes on as soon as there is room for one; else at a quarter, since each message that leaves
-    /// would wake all who wait, for room for one.
+    /// Whether who waits goes on as soon as there is room for one, not at half.
     eager: bool,
     eased: Notify,
-    /// How many wait for room for an entry that did not fit, though little was held: every release wakes them.
-    wanting: AtomicUsize,
+    waiting: AtomicUsize,
 }
 
 impl Room {
@@ -46,7 +48,7 @@ impl Room {
             max_bytes,
             eager: false,
             eased: Notify::new(),
-            wanting: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -75,26 +77,34 @@ impl Room {
     }
 
     pub(crate) fn release(&self, entries: usize, bytes: usize) {
-        let before = self.entries.fetch_sub(entries, Relaxed);
-        let held = self.bytes.fetch_sub(bytes, Relaxed);
+        self.entries.fetch_sub(entries, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
         // Either this sees who waits, or the one who waits sees what is left.
         fence(SeqCst);
-        let crossed = before > self.low(self.max_entries) || held > self.low(self.max_bytes);
-        if (crossed || self.wanting.load(Relaxed) > 0) && self.is_eased() {
-            self.eased.notify_waiters();
+        if self.waiting.load(Relaxed) > 0 && self.is_low() {
+            // Two, since a runtime keeps the task that is woken last for the thread that wakes it.
+            self.eased.notify_one();
+            self.eased.notify_one();
+        }
+    }
+
+    /// Whether so little is left that those who wait are woken: well before it is empty, and long after it was full,
+    /// so that there is much to do for each time that a thread is woken.
+    fn is_low(&self) -> bool {
+        match self.eager {
+            true => self.is_eased(),
+            false => {
+                self.entries.load(Relaxed) <= self.max_entries / 4
+                    && self.bytes.load(Relaxed) <= self.max_bytes / 4
+            }
         }
     }
 
     /// Whether it has eased so far that who waits goes on.
     fn is_eased(&self) -> bool {
-        self.entries.load(Relaxed) <= self.low(self.max_entries)
-            && self.bytes.load(Relaxed) <= self.low(self.max_bytes)
-    }
-
-    fn low(&self, max: usize) -> usize {
         match self.eager {
-            true => max.saturating_sub(1),
-            false => max / 4,
+            true => self.entries.load(Relaxed) < self.max_entries,
+            false => !self.is_pressed(),
         }
     }
 
@@ -119,29 +129,38 @@ impl Room {
 
     /// Waits until it has eased, and an entry of this size fits. Cancel-safe.
     pub(crate) async fn eased_for(&self, bytes: usize) {
-        let _wanting = (bytes > 0).then(|| Wanting::enroll(&self.wanting));
+        let goes_on = || self.is_eased() && (bytes == 0 || self.fits(bytes));
+        if goes_on() {
+            return;
+        }
+        let waiting = Waiting::enroll(&self.waiting);
         loop {
+            // A wake-up that a dropped wait was given goes to the next.
             let mut eased = std::pin::pin!(self.eased.notified());
             eased.as_mut().enable();
             fence(SeqCst);
-            if self.is_eased() && (bytes == 0 || self.fits(bytes)) {
-                return;
+            if goes_on() {
+                break;
             }
             eased.await;
+        }
+        drop(waiting);
+        if self.waiting.load(Relaxed) > 0 && self.is_eased() {
+            self.eased.notify_one();
         }
     }
 }
 
-struct Wanting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a AtomicUsize);
 
-impl<'a> Wanting<'a> {
-    fn enroll(wanting: &'a AtomicUsize) -> Self {
-        wanting.fetch_add(1, Relaxed);
-        Self(wanting)
+impl<'a> Waiting<'a> {
+    fn enroll(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
     }
 }
 
-impl Drop for Wanting<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -224,5 +243,24 @@ mod tests {
         assert!(!waiter.is_finished());
         room.release(1, 1);
         waiter.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_wakes_the_next_also_where_one_gives_up() {
+        let room = Arc::new(Room::new(4, 1000));
+        (0..4).for_each(|_| assert!(room.reserve(1)));
+        let mut waiters: Vec<_> = (0..10)
+            .map(|_| {
+                let room = room.clone();
+                tokio::spawn(async move { room.eased().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        room.release(3, 3);
+        // Both that were woken are gone before they look.
+        waiters.drain(..2).for_each(|waiter| waiter.abort());
+        for waiter in waiters {
+            waiter.await.expect("it goes on");
+        }
     }
 }
