@@ -30,7 +30,9 @@ use crate::{
     error::AddLogicError,
     logic::{
         Logic,
-        module::{Greeting, Module, NoRoom, Reserved},
+        greeting::Greeting,
+        module::Module,
+        queue::{NoRoom, Reserved},
     },
     middleware::Middleware,
     registry::Registry,
@@ -164,7 +166,7 @@ impl Router {
     }
 
     fn to_client(&self, message: Message, client: Arc<ClientShared>) -> Result<Receipt, SendError> {
-        let lane = client.lane.clone();
+        let lane = &self.lanes[client.lane.context.index];
         let entry = Entry::Message {
             message,
             to: Recipients::Client(client),
@@ -177,7 +179,7 @@ impl Router {
         }
         lane.push(&mut queue, entry);
         drop(queue);
-        turn::fed(&lane);
+        turn::fed(lane);
         Ok(Receipt {
             clients: 1,
             ..Receipt::default()
@@ -193,13 +195,11 @@ impl Router {
         if by == By::Door && module.runs_at_door() {
             match module.take_off() {
                 Ok(flying) => module.dispatch(message, flying),
-                Err(why) => return Err(no_room(why, &module.name, message)),
+                Err(why) => return Err(no_room(why, &module.name, Box::new(message))),
             }
         } else {
-            match module.reserve(&message) {
-                Ok(reserved) => reserved.commit(message),
-                Err(why) => return Err(no_room(why, &module.name, message)),
-            }
+            let offered = module.offer(message);
+            offered.map_err(|(why, message)| no_room(why, &module.name, message))?;
         }
         Ok(Receipt {
             logic: 1,
@@ -229,7 +229,7 @@ impl Router {
                 false => module.reserve(&message).map(|room| reserved.push(room)),
             };
             if let Err(why) = room {
-                return Err(no_room(why, &module.name, message));
+                return Err(no_room(why, &module.name, Box::new(message)));
             }
         }
         let permit = match self.reserve_remote(&message, &plan.remote) {
@@ -587,12 +587,12 @@ fn full(queue: &str, entry: Entry) -> SendError {
     }
 }
 
-fn no_room(why: NoRoom, name: &Name, message: Message) -> SendError {
+fn no_room(why: NoRoom, name: &Name, message: Box<Message>) -> SendError {
     match why {
         NoRoom::Closed => SendError::UnknownLogic(name.clone()),
         NoRoom::Full => SendError::Full {
             queue: format!("logic {name}").into(),
-            message: Box::new(message),
+            message,
         },
     }
 }

@@ -28,7 +28,9 @@
 //! [`tokio::task::spawn_blocking`] from an async handler, or into a worker.
 
 mod context;
+pub(crate) mod greeting;
 pub(crate) mod module;
+pub(crate) mod queue;
 pub(crate) mod run;
 
 use std::{fmt, time::Duration};

@@ -1,32 +1,30 @@
 //! [`Module`]: a logic module while it runs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Doer, Handler, Kind, Logic, LogicContext, MAX_BACK_OFF, Make, Passive,
+    greeting::{Greeted, Greeting, Telling, over},
+    queue::{Handled, Item, NoRoom, Queue, Reserved},
     run::{Caught, Outcome, call, first_poll},
 };
 use crate::{
-    Client, ClientId, CloseReason, LogicFailure, Message, Name,
+    Client, CloseReason, LogicFailure, Message, Name,
     broke::router::Router,
     delivery::{
+        lane::{SLICE, Yield},
         room::Room,
         turn::{self, InTurns, Left, Turn, WithHops},
     },
@@ -36,6 +34,8 @@ use crate::{
 
 /// How many messages a worker takes for one turn.
 const TURN: usize = 64;
+/// How many messages a worker handles between two looks at the clock.
+const MESSAGES_PER_LOOK: usize = 8;
 
 /// A logic module while it runs.
 pub(crate) struct Module {
@@ -66,214 +66,6 @@ enum Running {
         queues: Vec<Arc<Queue>>,
     },
     Passive,
-}
-
-/// What waits for a module.
-pub(crate) enum Item {
-    Message(Message),
-    Joined(Client, Greeted),
-    Left(Client, CloseReason),
-}
-
-/// The messages that wait for a worker, or for a dispatched module from other logic.
-pub(crate) struct Queue {
-    items: Mutex<VecDeque<Item>>,
-    arrived: Notify,
-    /// Counts what waits and what is handled now.
-    pub(crate) room: Arc<Room>,
-    closed: AtomicBool,
-}
-
-impl Queue {
-    fn new(messages: usize, bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            items: Mutex::default(),
-            arrived: Notify::new(),
-            room: Arc::new(Room::new(messages, bytes)),
-            closed: AtomicBool::new(false),
-        })
-    }
-
-    fn reserve(&self, weight: usize) -> Result<Reserved<'_>, NoRoom> {
-        if !self.room.reserve(weight) {
-            return Err(NoRoom::Full);
-        }
-        let reserved = Reserved {
-            queue: self,
-            weight,
-            used: false,
-        };
-        // Either this sees the close, or the task that serves the queue sees the room taken, and waits for the message.
-        fence(SeqCst);
-        if self.closed.load(Relaxed) {
-            return Err(NoRoom::Closed);
-        }
-        Ok(reserved)
-    }
-
-    /// Appends an item for which room was taken.
-    pub(crate) fn push(&self, item: Item) {
-        let mut items = self.items.lock();
-        items.push_back(item);
-        let first = items.len() == 1;
-        drop(items);
-        if first {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Appends what must not be refused.
-    fn force(&self, item: Item) {
-        self.room.force(item.weight());
-        self.push(item);
-    }
-
-    /// The next items, some at a time; `None` once it is closed and empty.
-    async fn take(&self, batch: &mut VecDeque<Item>, most: usize) -> Option<()> {
-        loop {
-            {
-                let mut items = self.items.lock();
-                if items.len() <= most {
-                    std::mem::swap(&mut *items, batch);
-                } else {
-                    batch.extend(items.drain(..most));
-                }
-                if !batch.is_empty() {
-                    return Some(());
-                }
-            }
-            if self.closed.load(Relaxed) {
-                fence(SeqCst);
-                if self.room.entries() == 0 {
-                    return None;
-                }
-                // Somebody has taken room and appends in a moment, or gives it back.
-                tokio::task::yield_now().await;
-                continue;
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Relaxed);
-        self.arrived.notify_one();
-    }
-}
-
-impl Item {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Message(message) => message.weight(),
-            Self::Joined(..) | Self::Left(..) => size_of::<Self>(),
-        }
-    }
-
-    fn hops(&self) -> u8 {
-        match self {
-            Self::Message(message) => message.hops(),
-            Self::Joined(..) | Self::Left(..) => 0,
-        }
-    }
-}
-
-/// Tells a client's door that the dispatched modules have seen it join.
-#[derive(Default)]
-pub(crate) struct Greeting {
-    left: AtomicUsize,
-    done: Notify,
-}
-
-impl Greeting {
-    pub(crate) fn expect(self: &Arc<Self>) -> Greeted {
-        self.left.fetch_add(1, Relaxed);
-        Greeted(Some(self.clone()))
-    }
-
-    pub(crate) fn is_done(&self) -> bool {
-        self.left.load(Relaxed) == 0
-    }
-
-    pub(crate) async fn done(&self) {
-        loop {
-            let mut done = std::pin::pin!(self.done.notified());
-            done.as_mut().enable();
-            if self.is_done() {
-                return;
-            }
-            done.await;
-        }
-    }
-}
-
-/// One module's part of a greeting; dropping it says that it is done, or will not come.
-pub(crate) struct Greeted(Option<Arc<Greeting>>);
-
-impl Drop for Greeted {
-    fn drop(&mut self) {
-        if let Some(greeting) = &self.0
-            && greeting.left.fetch_sub(1, Relaxed) == 1
-        {
-            greeting.done.notify_waiters();
-        }
-    }
-}
-
-/// What a dispatched module is being told of clients, where that waits: of one client it hears one thing after the
-/// other, however long each takes.
-#[derive(Default)]
-struct Telling(HashMap<ClientId, JoinHandle<()>>);
-
-impl Telling {
-    /// What must be over before the client's next.
-    fn before(&mut self, client: &Client) -> Option<JoinHandle<()>> {
-        self.0.remove(&client.id())
-    }
-
-    fn goes_on(&mut self, client: ClientId, task: Option<JoinHandle<()>>) {
-        let Some(task) = task else { return };
-        if self.0.len() >= TURN {
-            self.0.retain(|_, task| !task.is_finished());
-        }
-        self.0.insert(client, task);
-    }
-}
-
-async fn over(task: Option<JoinHandle<()>>) {
-    if let Some(task) = task {
-        // A panic of its handler was caught and reported there.
-        let _ = task.await;
-    }
-}
-
-/// Room taken in a module's queue; dropped without a message, it is given back.
-pub(crate) struct Reserved<'a> {
-    queue: &'a Queue,
-    weight: usize,
-    used: bool,
-}
-
-/// Why a module takes no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRoom {
-    Full,
-    /// It has been removed.
-    Closed,
-}
-
-impl Reserved<'_> {
-    pub(crate) fn commit(mut self, message: Message) {
-        self.used = true;
-        self.queue.push(Item::Message(message));
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        if !self.used {
-            self.queue.room.release(1, self.weight);
-        }
-    }
 }
 
 impl Module {
@@ -376,6 +168,20 @@ impl Module {
             _ => {}
         }
         reserved
+    }
+
+    /// Appends a message to the queue that it belongs to, or gives it back.
+    pub(crate) fn offer(&self, message: Message) -> Result<(), (NoRoom, Box<Message>)> {
+        let Some(queue) = self.queue_for(&message) else {
+            return Err((NoRoom::Closed, Box::new(message)));
+        };
+        let offered = queue.offer(message);
+        match &offered {
+            Err((NoRoom::Full, message)) => turn::pressed(&queue.room, message.weight(), true),
+            _ if queue.room.is_pressed() => turn::pressed(&queue.room, 0, true),
+            _ => {}
+        }
+        offered
     }
 
     fn queue_for(&self, message: &Message) -> Option<&Arc<Queue>> {
@@ -502,9 +308,11 @@ impl Module {
         let mut batch = VecDeque::new();
         let mut left = Left::any();
         let mut telling = Telling::default();
+        let mut until = Instant::now() + SLICE;
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
+                give_way(&mut until).await;
                 left = self.serve_some(handler, queue, &mut batch, &mut telling);
                 flight.eased().await;
             }
@@ -587,12 +395,14 @@ impl Module {
         let mut batch = VecDeque::new();
         let mut left = Left::any();
         let mut panics_in_a_row = 0;
+        let mut until = Instant::now() + SLICE;
         while queue.take(&mut batch, TURN).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
+                give_way(&mut until).await;
                 let panicked;
                 (panicked, left) = match &mut doer {
-                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch),
+                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch, until),
                     Doer::Waiting(_) => {
                         InTurns(Box::pin(self.work_some(&queue, &mut doer, &mut batch))).await
                     }
@@ -633,6 +443,7 @@ impl Module {
         queue: &Queue,
         doer: &mut Doer,
         batch: &mut VecDeque<Item>,
+        until: Instant,
     ) -> (bool, Left) {
         let turn = Turn::begin();
         let mut panicked = false;
@@ -646,7 +457,8 @@ impl Module {
                 panicked = matches!(outcome, Err(FailureKind::Panic(_)));
                 self.report(outcome);
             }
-            if panicked || turn::is_held_back() {
+            let late = handled % MESSAGES_PER_LOOK == 0 && Instant::now() >= until;
+            if panicked || late || turn::is_held_back() {
                 break;
             }
         }
@@ -660,7 +472,6 @@ impl Module {
     async fn work_some(&self, queue: &Queue, doer: &mut Doer, batch: &mut VecDeque<Item>) -> bool {
         while let (Some(item), Doer::Waiting(worker)) = (batch.pop_front(), &mut *doer) {
             let (weight, hops) = (item.weight(), item.hops());
-            // Also given back where this future is dropped in the middle.
             let _handled = Handled { queue, weight };
             let future = match item {
                 Item::Message(message) => worker.handle(message, &self.ctx),
@@ -763,15 +574,12 @@ impl Drop for Flying {
     }
 }
 
-/// An item that a worker has begun.
-struct Handled<'a> {
-    queue: &'a Queue,
-    weight: usize,
-}
-
-impl Drop for Handled<'_> {
-    fn drop(&mut self) {
-        self.queue.room.release(1, self.weight);
+/// Lets the thread's other tasks go on once a slice of time is over: a lane that was woken last stands behind this
+/// task, and no other thread takes it from there.
+async fn give_way(until: &mut Instant) {
+    if Instant::now() >= *until {
+        Yield::default().await;
+        *until = Instant::now() + SLICE;
     }
 }
 
