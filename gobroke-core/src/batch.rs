@@ -20,8 +20,6 @@ pub struct Batch {
 /// One thing that came.
 pub(crate) enum Inbound {
     Message(Message),
-    /// A message that has been through the middleware, and waits for room.
-    Passed(Message),
     Frame(Bytes),
     Error {
         code: &'static str,
@@ -59,7 +57,8 @@ impl Batch {
     }
 
     /// Appends a message.
-    pub fn push(&mut self, message: Message) {
+    pub fn push(&mut self, mut message: Message) {
+        message.take_came_back();
         self.append(Inbound::Message(message));
     }
 
@@ -115,7 +114,14 @@ impl Batch {
         item
     }
 
-    pub(crate) fn put_back(&mut self, item: Inbound) {
+    /// Puts a message back that has been through the middleware, and waits for room.
+    pub(crate) fn put_back(&mut self, mut message: Message) {
+        message.come_back();
+        self.put_back_as_it_is(Inbound::Message(message));
+    }
+
+    /// Puts back what was not touched.
+    pub(crate) fn put_back_as_it_is(&mut self, item: Inbound) {
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }

@@ -230,7 +230,7 @@ impl Gate {
     /// Asks the `on_connect` hook. Where there is none, everyone is let in, with a fresh id.
     ///
     /// # Errors
-    /// What the hook answers; 500 where it panics.
+    /// What the hook answers; 500 where it panics, or identifies a client by the nil UUID, which names nobody.
     pub async fn admit(
         &self,
         slot: Slot,
@@ -253,6 +253,15 @@ impl Gate {
                 })
             }
         };
+        let admission = admission.and_then(|admission| match admission.id {
+            Some(ClientId::NIL) => {
+                tracing::error!(
+                    "the on_connect hook identified a client by the nil UUID, which names nobody"
+                );
+                Err(Refusal::new(500, "internal error"))
+            }
+            _ => Ok(admission),
+        });
         match admission {
             Ok(admission) => Ok(Admitted {
                 slot,

@@ -74,7 +74,8 @@ id! {
 }
 
 id! {
-    /// The id of a client: drawn at its connection, or given by the `on_connect` hook when the client is known.
+    /// The id of a client: drawn at its connection, or given by the `on_connect` hook when the client is known. The
+    /// nil UUID names nobody.
     ///
     /// ```
     /// use gobroke_core::ClientId;
@@ -83,6 +84,11 @@ id! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ClientId
+}
+
+impl ClientId {
+    /// Names nobody: [`Gate::admit`](crate::Gate::admit) refuses it.
+    pub(crate) const NIL: Self = Self(Uuid::nil());
 }
 
 impl MessageId {

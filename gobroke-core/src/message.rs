@@ -38,7 +38,7 @@ pub struct Message {
     format: Format,
     overflow: Option<Overflow>,
     hops: u8,
-    /// It found no room and came back: it has been through the send middleware.
+    /// It found no room and came back: it has been through the middleware.
     came_back: bool,
 }
 
@@ -386,10 +386,11 @@ impl Message {
 mod tests {
     use super::*;
 
+    /// What is larger than 128 bytes is moved by a call of `memcpy`, which took a fifth of a worker's time.
     #[test]
     fn a_message_stays_small() {
-        assert!(size_of::<Message>() <= 144, "{}", size_of::<Message>());
-        assert!(size_of::<Targets>() <= 48, "{}", size_of::<Targets>());
+        assert!(size_of::<Message>() <= 128, "{}", size_of::<Message>());
+        assert!(size_of::<Targets>() <= 40, "{}", size_of::<Targets>());
     }
 
     #[test]

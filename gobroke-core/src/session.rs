@@ -25,7 +25,7 @@ use crate::{
     },
     error::Closed,
     gate::Slot,
-    logic::{module::Greeting, run::caught},
+    logic::{greeting::Greeting, run::caught},
 };
 
 /// An endpoint's hold on one connection.
@@ -172,7 +172,7 @@ impl Incoming<'_> {
                 Turned::Middleware(message) => {
                     let id = message.id();
                     match caught(self.router.middleware.receive(message)).await {
-                        Some(message) => batch.put_back(Inbound::Passed(message)),
+                        Some(message) => batch.put_back(message),
                         None => {
                             self.router.stats.panics.add(1);
                             self.answer("rejected", "internal error", Some(id));
@@ -239,8 +239,8 @@ impl Incoming<'_> {
     /// Answers the message that waited too long.
     fn busy(&mut self, batch: &mut Batch) {
         let id = match batch.pop() {
-            Some(Inbound::Message(message) | Inbound::Passed(message)) => message.id(),
-            Some(other) => return batch.put_back(other),
+            Some(Inbound::Message(message)) => message.id(),
+            Some(other) => return batch.put_back_as_it_is(other),
             None => return,
         };
         self.router.stats.busy.add(1);
@@ -279,14 +279,15 @@ impl Incoming<'_> {
                     continue;
                 }
                 Inbound::Message(mut message) => {
-                    message.set_source(Source::Client(self.client.id()));
-                    if self.router.middleware.receive_waits {
-                        break Turned::Middleware(message);
+                    if !message.take_came_back() {
+                        message.set_source(Source::Client(self.client.id()));
+                        if self.router.middleware.receive_waits {
+                            break Turned::Middleware(message);
+                        }
+                        self.router.filter(&mut message);
                     }
-                    self.router.filter(&mut message);
                     message
                 }
-                Inbound::Passed(message) => message,
             };
             match self.route(message, batch) {
                 Routed::Accepted => received += 1,
@@ -324,7 +325,7 @@ impl Incoming<'_> {
             }
             Ok(_) => Routed::Accepted,
             Err(SendError::Full { message, .. }) => {
-                batch.put_back(Inbound::Passed(*message));
+                batch.put_back(*message);
                 Routed::NoRoom
             }
             Err(error) => {

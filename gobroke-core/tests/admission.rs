@@ -43,6 +43,22 @@ async fn the_hook_gives_an_identity_metadata_and_groups_from_the_first_message_o
 }
 
 #[tokio::test]
+async fn the_nil_id_names_nobody() {
+    let endpoint = TestEndpoint::to_logic("none");
+    let broke = builder(&endpoint)
+        .on_connect(async |_| {
+            let nil = "00000000-0000-0000-0000-000000000000".parse();
+            Ok(Admission::identified(nil.expect("an id")))
+        })
+        .start()
+        .await
+        .expect("it starts");
+    let refused = endpoint.connect().await.expect_err("it is refused");
+    assert_eq!(refused.status(), 500);
+    assert_eq!(broke.stats().refused, 1);
+}
+
+#[tokio::test]
 async fn a_refusal_says_its_status_and_reason_and_leaves_nothing_behind() {
     let endpoint = TestEndpoint::to_logic("none");
     let broke = builder(&endpoint)

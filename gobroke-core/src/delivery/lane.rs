@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
-const SLICE: Duration = Duration::from_micros(250);
+pub(crate) const SLICE: Duration = Duration::from_micros(250);
 /// How far a direct message looks ahead for something that concerns its client.
 const LOOK_AHEAD: usize = 128;
 
@@ -489,8 +489,14 @@ impl Lane {
         let until = Instant::now() + SLICE;
         catch_unwind(AssertUnwindSafe(|| self.slice(Some(until)))).unwrap_or_else(|_| {
             let mut passing = self.passing();
-            let Passing { members, pass, .. } = &mut *passing;
-            let lost = pass.abandon(members);
+            let Passing {
+                members,
+                pass,
+                taken,
+                ..
+            } = &mut *passing;
+            let (lost, queued, weight) = pass.abandon(members, taken);
+            self.room.release(queued, weight);
             self.context.stats.panics.add(1);
             self.context.stats.dropped.add(lost as u64);
             tracing::error!(
@@ -623,7 +629,7 @@ impl Ahead {
 
 /// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
 #[derive(Default)]
-struct Yield(bool);
+pub(crate) struct Yield(bool);
 
 impl Future for Yield {
     type Output = ();

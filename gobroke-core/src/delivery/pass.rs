@@ -6,6 +6,7 @@
 //! leaves its senders out, and acknowledgements between messages, break no run.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -36,7 +37,9 @@ const SPARE_AUDIENCES: usize = 8;
 pub(crate) struct Pass {
     /// Rises from pass to pass.
     number: u64,
-    entries: Vec<Entry>,
+    entries: VecDeque<Entry>,
+    /// How many of the queued entries a `prepare` under way has come to.
+    admitted: usize,
     audiences: Vec<Audience>,
     /// Used before, empty again.
     spare_audiences: Vec<Audience>,
@@ -130,30 +133,43 @@ impl Pass {
     pub(crate) fn prepare(
         &mut self,
         members: &mut Members,
-        taken: &mut std::collections::VecDeque<Entry>,
+        taken: &mut VecDeque<Entry>,
         context: &LaneContext,
     ) -> (usize, usize) {
         self.number += 1;
         self.active = true;
-        let (mut count, mut weight, mut bytes) = (0, 0, 0);
+        let (mut weight, mut bytes) = (0, 0);
         while bytes < MAX_RUN
             && self.audiences.len() < MAX_AUDIENCES
-            && let Some(entry) = taken.pop_front()
+            && let Some(entry) = taken.get(self.admitted)
         {
-            count += 1;
+            let at = self.admitted as u32;
+            self.admitted += 1;
             weight += entry.weight();
             bytes += entry.payload();
-            self.admit_entry(entry, members, context);
+            self.admit_entry(at, entry, members, context);
         }
         if self.audiences.len() > 1 {
             self.mark_audiences(members);
         }
+        let count = std::mem::take(&mut self.admitted);
+        if count == taken.len() {
+            // Nearly always: nothing is moved.
+            std::mem::swap(taken, &mut self.entries);
+        } else {
+            self.entries.extend(taken.drain(..count));
+        }
         (count, weight)
     }
 
-    fn admit_entry(&mut self, entry: Entry, members: &mut Members, context: &LaneContext) {
-        let at = self.entries.len() as u32;
-        match &entry {
+    fn admit_entry(
+        &mut self,
+        at: u32,
+        entry: &Entry,
+        members: &mut Members,
+        context: &LaneContext,
+    ) {
+        match entry {
             Entry::Admit(client) => {
                 let slot = members.admit(client);
                 self.open(members, slot, List::Everyone);
@@ -189,7 +205,6 @@ impl Pass {
                 }
             }
         }
-        self.entries.push(entry);
     }
 
     /// Notes a message for each of its recipients.
@@ -701,11 +716,18 @@ impl Pass {
         self.active = false;
     }
 
-    /// Gives up a pass that panicked: its members are as they are, its entries are lost and counted.
-    pub(crate) fn abandon(&mut self, members: &mut Members) -> usize {
-        let lost = self.entries.len();
+    /// Gives up a pass that panicked: its members are as they are, its entries are lost. How many, and how many and
+    /// how much of them were still queued.
+    pub(crate) fn abandon(
+        &mut self,
+        members: &mut Members,
+        taken: &mut VecDeque<Entry>,
+    ) -> (usize, usize, usize) {
+        let queued = std::mem::take(&mut self.admitted);
+        let weight = taken.drain(..queued).map(|entry| entry.weight()).sum();
+        let lost = self.entries.len() + queued;
         self.finish(members);
-        lost
+        (lost, queued, weight)
     }
 }
 
@@ -737,7 +759,7 @@ fn encode(entry: &Entry, encoder: &Arc<dyn Encoder>, draft: &mut Draft) -> bool 
 }
 
 fn encode_all(
-    entries: &[Entry],
+    entries: &VecDeque<Entry>,
     of: &[u32],
     encoder: &Arc<dyn Encoder>,
     draft: &mut Draft,
