@@ -1,7 +1,7 @@
 # What one types here. The work itself is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help test bench tools
+.PHONY: help test bench tools cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ test: tools ## Install what the tests need, then check everything: format, depen
 
 tools: ## Install what the tests need and this machine lacks
 	@scripts/install-test-tools
+
+cluster: ## Start a Redis and three chats behind it, and say what to open
+	@scripts/cluster
 
 bench: ## Run the benchmarks of gobroke-core
 	cargo bench -p gobroke-core

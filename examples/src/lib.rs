@@ -1,7 +1,10 @@
-//! What the example programs share: how they end, and the frames of the TCP endpoint as a client writes them.
+//! What the example programs share: how they end, how they join other instances, and the frames of the TCP endpoint as
+//! a client writes them.
 
 use std::{error::Error, fmt, io, net::SocketAddr, process::ExitCode};
 
+use gobroke_core::BrokeBuilder;
+use gobroke_redis::RedisCluster;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The largest frame that [`read_frame`] takes.
@@ -81,6 +84,34 @@ pub fn address(flag: &str, parser: &mut lexopt::Parser) -> Result<SocketAddr, le
                 .into(),
         )
     })
+}
+
+/// Whether a program is one instance of several, and which: `--redis URL` and `--instance NAME`.
+#[derive(Debug)]
+pub struct Together {
+    /// The Redis by which it joins the others; alone without.
+    pub redis: Option<String>,
+    /// The name of the instance.
+    pub instance: String,
+}
+
+impl Together {
+    /// Alone, under this name.
+    pub fn alone(instance: &str) -> Self {
+        Self {
+            redis: None,
+            instance: instance.to_owned(),
+        }
+    }
+
+    /// Gives a router its name, and the others.
+    pub fn join(&self, builder: BrokeBuilder) -> BrokeBuilder {
+        let builder = builder.instance(&*self.instance);
+        match &self.redis {
+            Some(url) => builder.cluster(RedisCluster::new(&**url)),
+            None => builder,
+        }
+    }
 }
 
 /// Reads one frame of the TCP endpoint: its length as four bytes, the highest first, then so many bytes.

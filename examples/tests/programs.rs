@@ -16,12 +16,13 @@ use tokio::{
 };
 use tokio_tungstenite::{connect_async, tungstenite::Message as WsMessage};
 
-use self::support::{Chat, DEADLINE, Program};
+use self::support::{Chat, DEADLINE, Program, RedisServer, TcpClient};
 
 const CHAT: &str = env!("CARGO_BIN_EXE_chat");
 const CHAT_TCP: &str = env!("CARGO_BIN_EXE_chat_tcp");
 const CUSTOM_ENDPOINT: &str = env!("CARGO_BIN_EXE_custom_endpoint");
 const LOGIC_KINDS: &str = env!("CARGO_BIN_EXE_logic_kinds");
+const REDIS: &str = env!("CARGO_BIN_EXE_redis");
 const BENCH_SERVER: &str = env!("CARGO_BIN_EXE_bench_server");
 
 #[tokio::test]
@@ -283,4 +284,59 @@ async fn run(program: &str, arguments: &[&str]) -> Output {
         .kill_on_drop(true)
         .output();
     timeout(DEADLINE, output).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn redis_prints_in_every_terminal_what_is_typed_in_one() {
+    let server = RedisServer::start().await;
+    let mut one = Program::start(REDIS, &["--redis", &server.url(), "--instance", "one"]);
+    one.prints("This is instance one").await;
+    let mut two = Program::start(REDIS, &["--redis", &server.url(), "--instance", "two"]);
+    two.prints("This is instance two").await;
+    two.types("hello").await;
+    one.prints("two: hello").await;
+    one.types("hello, two").await;
+    two.prints("one: hello, two").await;
+    one.prints("one: hello, two").await;
+    one.types("/who").await;
+    one.prints(" on one").await;
+    one.prints(" on two").await;
+    two.types("/quit").await;
+    assert_eq!(two.ends().await, Some(0));
+    one.terminate();
+    assert_eq!(one.ends().await, Some(0));
+}
+
+#[tokio::test]
+async fn chats_behind_one_redis_share_rooms_and_who_is_in_them() {
+    let server = RedisServer::start().await;
+    let chat = async |instance: &str| {
+        let anywhere = "127.0.0.1:0";
+        let more = ["--redis", &server.url(), "--instance", instance];
+        Chat::start_with(anywhere, anywhere, &more).await
+    };
+    let (one, two) = (chat("one").await, chat("two").await);
+    let (mut ann, mut bob) = (
+        TcpClient::connect(one.tcp).await,
+        TcpClient::connect(two.tcp).await,
+    );
+    ann.joins("lobby", "Ann").await;
+    ann.hears("members").await;
+    // Who joins within a few milliseconds on another instance may be missing in the list.
+    let members = loop {
+        bob.joins("lobby", "Bob").await;
+        let members = bob.hears("members").await;
+        if members["members"].as_array().unwrap().len() == 2 {
+            break members;
+        }
+    };
+    assert!(members.to_string().contains("Ann"), "{members}");
+    bob.says("lobby", "from two").await;
+    assert_eq!(ann.hears("said").await["text"], "from two");
+    ann.says("lobby", "from one").await;
+    assert_eq!(bob.hears("said").await["text"], "from two");
+    assert_eq!(bob.hears("said").await["text"], "from one");
+    one.stop().await;
+    assert_eq!(bob.hears("left").await["member"]["name"], "Ann");
+    two.stop().await;
 }

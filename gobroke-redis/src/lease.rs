@@ -187,7 +187,6 @@ pub(crate) async fn beat(
         } => {
             count(&instance.counters.heartbeats);
             let time = Instant::now();
-            let mut notices = Vec::new();
             {
                 let mut standing = instance.standing.lock();
                 let mut roster = instance.roster.lock();
@@ -198,21 +197,24 @@ pub(crate) async fn beat(
                     }
                     standing.epoch = now;
                 }
-                standing.version = version;
-                notices.extend(match listed {
+                // The next one, which the notice calls for, has the newer list.
+                let old = roster.is_newer_than(at);
+                standing.version = if old { 0 } else { version };
+                let mut notices = match listed.filter(|_| !old) {
                     Some(mut listed) => {
                         listed.remove(&instance.id);
                         roster.listed(listed, &why, time)
                     }
                     None => roster.update(&why, time),
-                });
+                };
                 if batch < confirmed && !std::mem::replace(&mut standing.told, true) {
                     count(&instance.counters.out_of_step);
                     notices.push(Notice::OutOfStep);
                 }
-            }
-            for notice in notices {
-                instance.inbox.notice(notice);
+                // Under the lock, so that they stay in order with what the channel for notices tells.
+                for notice in notices {
+                    instance.inbox.notice(notice);
+                }
             }
             let next = (lease / 5).min(first + AFTER).max(EARLIEST);
             Ok(Beaten { at, next, unswept })

@@ -27,6 +27,8 @@ pub(crate) struct Roster {
     grace: Option<Instant>,
     /// Until then, records may be missing that are being written again.
     rewriting: Option<Instant>,
+    /// When somebody was heard of last who is not in a list that was asked for before.
+    heard: Option<Instant>,
 }
 
 impl Roster {
@@ -36,6 +38,24 @@ impl Roster {
             self.rewriting = Some(now + REWRITING);
             self.grace = Some(now + lease);
         }
+    }
+
+    /// Somebody joined, as a notice says. Says whether that is new.
+    pub(crate) fn heard(&mut self, joined: InstanceId, now: Instant) -> Option<Notice> {
+        let predecessor = self.known.iter().any(|known| known.name == joined.name);
+        // Its predecessor leaves before it comes, as the list will tell.
+        if predecessor || self.gone.contains(&joined) {
+            return None;
+        }
+        self.heard = Some(now);
+        self.known.insert(joined.clone());
+        self.listed.insert(joined.clone());
+        Some(Notice::Joined(joined))
+    }
+
+    /// Whether a list that was asked for at this time may be older than what has been heard.
+    pub(crate) fn is_newer_than(&self, asked: Instant) -> bool {
+        self.heard.is_some_and(|heard| heard >= asked)
     }
 
     /// Takes the list as it is now, this instance left out, and why those left that left lately.
@@ -150,6 +170,30 @@ mod tests {
             [Notice::Left(b2.clone(), Leaving::Expired)]
         );
         assert!(roster.has_left(&a) && roster.has_left(&b2) && roster.others().is_empty());
+    }
+
+    #[test]
+    fn who_is_heard_of_is_there_and_an_older_list_does_not_take_it_away() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let (a, a2, b) = (id("a", 1), id("a", 2), id("b", 1));
+        roster.listed(list([&a]), &none, now);
+        assert_eq!(
+            roster.heard(b.clone(), now),
+            Some(Notice::Joined(b.clone()))
+        );
+        assert_eq!(roster.heard(b.clone(), now), None);
+        assert!(roster.is_newer_than(now) && !roster.is_newer_than(now + Duration::from_millis(1)));
+        assert_eq!(
+            roster.heard(a2.clone(), now),
+            None,
+            "its predecessor leaves first"
+        );
+        assert_eq!(roster.listed(list([&a, &b]), &none, now), []);
+        let replaced = Notice::Left(a, Leaving::Replaced);
+        assert_eq!(
+            roster.listed(list([&a2, &b]), &none, now),
+            [replaced, Notice::Joined(a2)]
+        );
     }
 
     #[test]

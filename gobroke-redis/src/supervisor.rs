@@ -125,7 +125,7 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
     let patience = instance.config.response_timeout;
     let ended = tokio::select! {
         ended = lease::renew(instance, &commands, beaten) => ended,
-        () = carrier::listen(subscribed, &instance.keys.notices, &instance.inbox, &instance.beat, &instance.counters) => {
+        () = carrier::listen(subscribed, instance) => {
             away("the connection that listens has ended")
         }
         published = carrier::publish(&instance.queue, &publishing) => match published {

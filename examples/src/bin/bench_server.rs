@@ -14,23 +14,27 @@
 //!
 //! A WebSocket client connects to any path, without a subprotocol, and sends messages of any kind. A TCP client sends
 //! frames: four bytes of length, the highest first, and the payload. In mode `echo` each gets back what it sent, in
-//! mode `broadcast` all get what any of them sent, the sender included. Ctrl-C or SIGTERM stops it.
+//! mode `broadcast` all get what any of them sent, the sender included; with `--redis URL`, also those of other instances.
+//! Ctrl-C or SIGTERM stops it.
 
 use std::{net::SocketAddr, process::ExitCode};
 
 use gobroke_core::{Broke, EndpointOptions, Logic};
 use gobroke_endpoints::{RawCodec, TcpEndpoint, WebSocketEndpoint};
-use gobroke_examples::{Failure, address, exit};
+use gobroke_examples::{Failure, Together, address, exit};
 use gobroke_logic_contrib::{Broadcaster, Echo};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
-Usage: bench_server [--mode echo|broadcast] [--ws ADDR] [--tcp ADDR] [--max-message BYTES]
+Usage: bench_server [--mode echo|broadcast] [--ws ADDR] [--tcp ADDR] [--max-message BYTES] [--redis URL]
+                    [--instance NAME]
 
   --mode echo|broadcast  what to do with a message (default: echo)
   --ws ADDR              where to listen for WebSocket (default: 127.0.0.1:0, a free port)
   --tcp ADDR             where to listen for TCP (default: 127.0.0.1:0)
-  --max-message BYTES    the largest message (default: 16777216)";
+  --max-message BYTES    the largest message (default: 16777216)
+  --redis URL            the Redis by which it is one server with other instances (default: none, alone)
+  --instance NAME        its name among them (default: bench)";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -53,7 +57,9 @@ async fn run() -> Result<(), Failure> {
     let tcp = TcpEndpoint::bind(options.tcp.to_string())
         .codec(codec())
         .configure(generous);
-    let broke = Broke::builder()
+    let broke = options
+        .together
+        .join(Broke::builder())
         .endpoint(ws)
         .endpoint(tcp)
         .logic(options.mode)
@@ -79,6 +85,7 @@ struct Options {
     ws: SocketAddr,
     tcp: SocketAddr,
     max_message: usize,
+    together: Together,
 }
 
 impl Options {
@@ -90,6 +97,7 @@ impl Options {
             ws: any_port,
             tcp: any_port,
             max_message: 16 << 20,
+            together: Together::alone("bench"),
         };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
@@ -98,6 +106,8 @@ impl Options {
                 Long("ws") => options.ws = address("--ws", &mut parser)?,
                 Long("tcp") => options.tcp = address("--tcp", &mut parser)?,
                 Long("max-message") => options.max_message = parser.value()?.parse()?,
+                Long("redis") => options.together.redis = Some(parser.value()?.string()?),
+                Long("instance") => options.together.instance = parser.value()?.string()?,
                 Long("help") | Short('h') => {
                     println!("{HELP}");
                     return Ok(None);

@@ -10,6 +10,13 @@
 //! said. A terminal can take part too: `cargo run --bin chat_tcp`. Stop the server with Ctrl-C and start it again: the
 //! tabs come back by themselves. `--http ADDR` and `--tcp ADDR` listen elsewhere (port 0 for a free one).
 //!
+//! Several instances are one chat when each has a name, and all have one Redis (`make cluster` starts three, and a Redis):
+//!
+//! ```text
+//! cargo run --release --bin chat -- --redis redis://127.0.0.1:6379 --instance one
+//! cargo run --release --bin chat -- --redis redis://127.0.0.1:6379 --instance two --http 127.0.0.1:8081 --tcp 127.0.0.1:9001
+//! ```
+//!
 //! How it is made: one router, two endpoints (a WebSocket route in an axum `Router`, beside the page; and TCP), the
 //! stock `Rooms`, and bounds on how much and how seldom a client may talk.
 
@@ -18,7 +25,7 @@ use std::{future::IntoFuture, net::SocketAddr, process::ExitCode, time::Duration
 use axum::{Router, response::Html, routing::get};
 use gobroke_core::{Broke, EndpointOptions};
 use gobroke_endpoints::{JsonCodec, TcpEndpoint, WebSocketEndpoint};
-use gobroke_examples::{Failure, address, exit};
+use gobroke_examples::{Failure, Together, address, exit};
 use gobroke_logic_contrib::{InactivityMonitor, RateLimit, Rooms};
 use lexopt::prelude::*;
 use tokio::net::TcpListener;
@@ -26,10 +33,12 @@ use tokio::net::TcpListener;
 const PAGE: &str = include_str!("../chat/page.html");
 
 const HELP: &str = "\
-Usage: chat [--http ADDR] [--tcp ADDR]
+Usage: chat [--http ADDR] [--tcp ADDR] [--redis URL] [--instance NAME]
 
-  --http ADDR  where to serve the page and its WebSocket (default: 127.0.0.1:8080)
-  --tcp ADDR   where to listen for TCP clients (default: 127.0.0.1:9000)";
+  --http ADDR      where to serve the page and its WebSocket (default: 127.0.0.1:8080)
+  --tcp ADDR       where to listen for TCP clients (default: 127.0.0.1:9000)
+  --redis URL      the Redis by which it is one chat with other instances (default: none, alone)
+  --instance NAME  its name among them (default: chat)";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -58,8 +67,9 @@ async fn run() -> Result<(), Failure> {
     let limit = RateLimit::per_client()
         .messages(50, 200)
         .bytes(256 << 10, 1 << 20);
-    let broke = Broke::builder()
-        .instance("chat")
+    let broke = options
+        .together
+        .join(Broke::builder())
         .on_error(|failure| eprintln!("chat: {failure}"))
         .endpoint(websocket)
         .endpoint(
@@ -93,6 +103,7 @@ async fn run() -> Result<(), Failure> {
 struct Options {
     http: SocketAddr,
     tcp: SocketAddr,
+    together: Together,
 }
 
 impl Options {
@@ -101,12 +112,15 @@ impl Options {
         let mut options = Self {
             http: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tcp: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            together: Together::alone("chat"),
         };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("http") => options.http = address("--http", &mut parser)?,
                 Long("tcp") => options.tcp = address("--tcp", &mut parser)?,
+                Long("redis") => options.together.redis = Some(parser.value()?.string()?),
+                Long("instance") => options.together.instance = parser.value()?.string()?,
                 Long("help") | Short('h') => {
                     println!("{HELP}");
                     return Ok(None);

@@ -13,6 +13,7 @@ use std::{net::SocketAddr, process::Stdio, time::Duration};
 use gobroke_examples::{read_frame, write_frame};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -120,8 +121,12 @@ pub(crate) struct Chat {
 
 impl Chat {
     pub(crate) async fn start(http: &str, tcp: &str) -> Self {
-        let mut program =
-            Program::start(env!("CARGO_BIN_EXE_chat"), &["--http", http, "--tcp", tcp]);
+        Self::start_with(http, tcp, &[]).await
+    }
+
+    pub(crate) async fn start_with(http: &str, tcp: &str, more: &[&str]) -> Self {
+        let arguments = [&["--http", http, "--tcp", tcp], more].concat();
+        let mut program = Program::start(env!("CARGO_BIN_EXE_chat"), &arguments);
         let http = program.prints("Open http://").await;
         let tcp = program.prints("chat_tcp -- ").await;
         let http = http.split_once(' ').unwrap().0.parse().unwrap();
@@ -140,6 +145,37 @@ impl Chat {
     pub(crate) async fn stop(mut self) {
         self.program.terminate();
         assert_eq!(self.program.ends().await, Some(0));
+    }
+}
+
+/// A redis-server, on a socket in a directory of its own.
+pub(crate) struct RedisServer {
+    _program: Program,
+    directory: TempDir,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("redis.sock");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"]);
+        command
+            .arg(directory.path())
+            .arg("--unixsocket")
+            .arg(socket);
+        let mut program = Program::spawn(&mut command);
+        program
+            .prints("The server is now ready to accept connections")
+            .await;
+        Self {
+            _program: program,
+            directory,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}/redis.sock", self.directory.path().display())
     }
 }
 

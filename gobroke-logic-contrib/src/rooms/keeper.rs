@@ -64,7 +64,7 @@ impl Worker for Keeper {
             .client()
             .ok_or("rooms take messages of clients alone")?;
         let done = match message.parse::<Request>() {
-            Ok(request) => self.carry_out(client, request, ctx),
+            Ok(request) => self.carry_out(client, request, ctx).await,
             Err(error) => Err(format!("not a request to the rooms: {error}").into()),
         };
         match done {
@@ -115,25 +115,25 @@ impl Keeper {
         }
     }
 
-    fn carry_out(
+    async fn carry_out(
         &mut self,
         client: ClientId,
         request: Request,
         ctx: &LogicContext,
     ) -> Result<(), Refused> {
         match request {
-            Request::Join { room, name } => self.join(client, &room, &name, ctx),
+            Request::Join { room, name } => self.join(client, &room, &name, ctx).await,
             Request::Leave { room } => self.leave(client, &room, ctx),
             Request::Say { room, text } => self.say(client, &room, &text, ctx),
             Request::Rooms => self.list_rooms(client, ctx),
             Request::Members { room } => {
                 let group = self.group(&room)?;
-                self.list_members(client, &group, ctx)
+                self.list_members(client, &group, ctx).await
             }
         }
     }
 
-    fn join(
+    async fn join(
         &mut self,
         client: ClientId,
         room: &str,
@@ -178,7 +178,7 @@ impl Keeper {
             person.groups.push(group.clone());
             self.rooms.entry(group.clone()).or_default().insert(client);
         }
-        self.list_members(client, &group, ctx)?;
+        self.list_members(client, &group, ctx).await?;
         for room in &self.people[&client].groups {
             if renamed || (!known && *room == group) {
                 tell_others(room, &member, &Event::joined(room, &member), ctx)?;
@@ -231,20 +231,18 @@ impl Keeper {
         Ok(tell(client, &Event::Rooms { rooms, more }, ctx)?)
     }
 
-    fn list_members(
+    async fn list_members(
         &self,
         client: ClientId,
         group: &Name,
         ctx: &LogicContext,
     ) -> Result<(), Refused> {
-        let ids = self.rooms.get(group);
-        let more = ids.map_or(0, |ids| ids.len().saturating_sub(self.limits.listed));
-        let members = ids
-            .into_iter()
-            .flatten()
-            .take(self.limits.listed)
-            .filter_map(|id| Some(&self.people.get(id)?.member))
-            .collect();
+        let elsewhere = elsewhere(group, ctx).await;
+        let ids = self.rooms.get(group).into_iter().flatten();
+        let here = ids.filter_map(|id| Some(&self.people.get(id)?.member));
+        let mut members: Vec<_> = here.chain(&elsewhere).collect();
+        let more = members.len().saturating_sub(self.limits.listed);
+        members.truncate(self.limits.listed);
         Ok(tell(client, &Event::members(group, members, more), ctx)?)
     }
 
@@ -277,6 +275,26 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The members of a room that are connected to other instances.
+async fn elsewhere(group: &Name, ctx: &LogicContext) -> Vec<Member> {
+    if ctx.instances().is_empty() {
+        return Vec::new();
+    }
+    let members = ctx.members(group).await.into_iter();
+    let members = members.filter(|info| ctx.local_client(info.id).is_none());
+    members
+        .map(|info| Member {
+            client: info.id,
+            name: info
+                .metadata
+                .get("name")
+                .and_then(|name| name.as_str())
+                .unwrap_or_default()
+                .into(),
+        })
+        .collect()
 }
 
 fn event(event: &Event<'_>) -> Message {

@@ -39,8 +39,9 @@ use self::keeper::Keeper;
 ///   can send to a room, and read who is in it.
 ///
 /// In a cluster, each instance keeps the rooms of its own clients. What is said reaches all members, wherever they are
-/// connected, and so do `joined` and `left`; the lists show the members of the instance that is asked alone. Where an
-/// instance dies, nobody is told `left`. What members of different instances say may be heard in different orders on
+/// connected, and so do `joined` and `left`. `members` lists those of all instances, as far as the directory has them:
+/// who joins on two instances within the same few milliseconds may miss the other in it. `rooms` lists those of the
+/// instance that is asked alone. Where an instance dies, nobody is told `left`. What members of different instances say may be heard in different orders on
 /// different instances; what one member says is not.
 ///
 /// ```

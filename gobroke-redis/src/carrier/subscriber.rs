@@ -10,13 +10,10 @@ use redis::{
     RedisResult,
     aio::{MultiplexedConnection, PubSub, PubSubStream},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::packet::{self, Packet};
-use crate::{config::QUIET, stats::Counters};
+use crate::{config::QUIET, instance::Instance, keys::parse_instance};
 
 /// How often it looks whether a subscription has gone quiet.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,40 +55,51 @@ impl Subscribed {
 }
 
 /// Hands over what comes until the connection ends. Never waits for who takes it.
-pub(crate) async fn listen(
-    mut subscribed: Subscribed,
-    notices: &str,
-    inbox: &Inbox,
-    listed: &Notify,
-    counters: &Counters,
-) {
+pub(crate) async fn listen(mut subscribed: Subscribed, instance: &Instance) {
     while let Some(message) = subscribed.stream.next().await {
         let channel = message.get_channel_name();
         subscribed.heard.now(channel);
         let payload = message.get_payload_bytes();
-        if channel == notices {
-            // A probe tells nothing.
-            if payload != packet::probe() {
-                listed.notify_one();
-            }
-            continue;
+        if channel == instance.keys.notices {
+            notice(instance, payload);
+        } else {
+            frames(instance, channel, payload);
         }
-        let frames = match packet::read(Bytes::copy_from_slice(payload)) {
-            Ok(Packet::Frames(frames)) => frames,
-            Ok(Packet::Probe) => continue,
-            Err(error) => {
-                counters.unreadable(channel, payload.len(), &error);
-                continue;
+    }
+}
+
+/// The list of instances changed: `<version>` or `<version> <who joined>`.
+fn notice(instance: &Instance, payload: &[u8]) {
+    if payload == packet::probe() {
+        return;
+    }
+    let text = std::str::from_utf8(payload).unwrap_or_default();
+    let joined = text
+        .split_once(' ')
+        .and_then(|(_, joined)| parse_instance(joined));
+    if let Some(joined) = joined.filter(|joined| *joined != instance.id) {
+        // Put into the inbox under the lock, so that it stays in order with what heartbeats tell.
+        let mut roster = instance.roster.lock();
+        if let Some(notice) = roster.heard(joined, Instant::now()) {
+            instance.inbox.notice(notice);
+        }
+    }
+    instance.beat.notify_one();
+}
+
+fn frames(instance: &Instance, channel: &str, payload: &[u8]) {
+    let frames = match packet::read(Bytes::copy_from_slice(payload)) {
+        Ok(Packet::Frames(frames)) => frames,
+        Ok(Packet::Probe) => return,
+        Err(error) => return instance.counters.unreadable(channel, payload.len(), &error),
+    };
+    for frame in frames {
+        match frame {
+            // What the inbox drops is counted there, and repaired.
+            Ok(frame) => {
+                instance.inbox.arrived(frame);
             }
-        };
-        for frame in frames {
-            match frame {
-                // What the inbox drops is counted there, and repaired.
-                Ok(frame) => {
-                    inbox.arrived(frame);
-                }
-                Err(error) => counters.unreadable(channel, payload.len(), &error),
-            }
+            Err(error) => instance.counters.unreadable(channel, payload.len(), &error),
         }
     }
 }

@@ -11,6 +11,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function number(text) return tonumber(string.match(text, '^%d+')) end
 
 local changed = false
+local joined = ''
 local function remove(gone, inc, why)
     local id = gone .. '#' .. inc
     redis.call('HDEL', instances, gone)
@@ -50,6 +51,7 @@ if held ~= incarnation then
         redis.call('HSET', state, 'drawn', string.match(incarnation, '^%d+'))
     end
     changed = true
+    joined = ' ' .. name .. '#' .. incarnation
 end
 redis.call('ZADD', leases, now + lease, name)
 
@@ -61,7 +63,8 @@ end
 local current = tonumber(redis.call('HGET', state, 'list')) or 0
 if changed then
     current = redis.call('HINCRBY', state, 'list', 1)
-    redis.call('PUBLISH', channel, current)
+    -- Who hears the newcomer has heard of it before.
+    redis.call('PUBLISH', channel, current .. joined)
     -- Why somebody left is remembered for ten leases.
     local reasons = redis.call('HGETALL', left)
     for i = 1, #reasons, 2 do
