@@ -42,6 +42,12 @@ pub fn tcp(data: &[u8]) {
     });
 }
 
+/// A compressed message, and one to be compressed.
+#[cfg(feature = "deflate")]
+pub fn deflate(data: &[u8]) {
+    crate::ws::fuzz_deflate(data);
+}
+
 /// A frame of JSON, and what becomes of what it carries when that is sent on.
 pub fn json(data: &[u8]) {
     let codec = JsonCodec::to_logic("chat")
@@ -149,6 +155,12 @@ mod tests {
     #[test]
     fn what_the_fuzzer_keeps_for_tcp_is_survived() {
         again("tcp", super::tcp);
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn what_the_fuzzer_keeps_for_deflate_is_survived() {
+        again("deflate", super::deflate);
     }
 
     #[test]

@@ -68,6 +68,7 @@
 //! | `http` | [`HttpEndpoint`], [`MountedHttp`]: Server-Sent Events down, POST up | no |
 //! | `tls` | [`Tls`]: TLS 1.2 and 1.3 for endpoints with an address of their own | no |
 //! | `udp` | [`UdpEndpoint`] | no |
+//! | `deflate` | compression of messages over WebSocket (permessage-deflate) | no |
 //! | `axum` | clients' addresses for a [`WebSocketRoute`] in an axum `Router` | no |
 //!
 //! The codecs are always there.

@@ -27,14 +27,16 @@ use lexopt::prelude::*;
 
 const HELP: &str = "\
 Usage: bench_server [--mode echo|broadcast] [--ws ADDR] [--tcp ADDR] [--max-message BYTES] [--redis URL]
-                    [--instance NAME]
+                    [--instance NAME] [--deflate]
 
   --mode echo|broadcast  what to do with a message (default: echo)
   --ws ADDR              where to listen for WebSocket (default: 127.0.0.1:0, a free port)
   --tcp ADDR             where to listen for TCP (default: 127.0.0.1:0)
   --max-message BYTES    the largest message (default: 16777216)
   --redis URL            the Redis by which it is one server with other instances (default: none, alone)
-  --instance NAME        its name among them (default: bench)";
+  --instance NAME        its name among them (default: bench)
+
+  --deflate              compress messages for WebSocket clients that offer it";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,9 +53,12 @@ async fn run() -> Result<(), Failure> {
         endpoint.outbox_bytes = OUTBOX_BYTES.max(4 * options.max_message);
         endpoint.outbox_messages = OUTBOX_MESSAGES;
     };
-    let ws = WebSocketEndpoint::bind(options.ws.to_string())
+    let mut ws = WebSocketEndpoint::bind(options.ws.to_string())
         .codec(codec())
         .configure(generous);
+    if options.deflate {
+        ws = ws.deflate();
+    }
     let tcp = TcpEndpoint::bind(options.tcp.to_string())
         .codec(codec())
         .configure(generous);
@@ -86,6 +91,7 @@ struct Options {
     tcp: SocketAddr,
     max_message: usize,
     together: Together,
+    deflate: bool,
 }
 
 impl Options {
@@ -98,6 +104,7 @@ impl Options {
             tcp: any_port,
             max_message: 16 << 20,
             together: Together::alone("bench"),
+            deflate: false,
         };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
@@ -108,6 +115,7 @@ impl Options {
                 Long("max-message") => options.max_message = parser.value()?.parse()?,
                 Long("redis") => options.together.redis = Some(parser.value()?.string()?),
                 Long("instance") => options.together.instance = parser.value()?.string()?,
+                Long("deflate") => options.deflate = true,
                 Long("help") | Short('h') => {
                     println!("{HELP}");
                     return Ok(None);

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<crate::Tls>,
     #[cfg(any(feature = "ws", feature = "http"))]
     pub(crate) origins: Origins,
+    #[cfg(feature = "ws")]
+    pub(crate) deflate: bool,
 }
 
 impl Settings {
@@ -42,6 +44,8 @@ impl Settings {
             tls: None,
             #[cfg(any(feature = "ws", feature = "http"))]
             origins: Origins::default(),
+            #[cfg(feature = "ws")]
+            deflate: false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gobroke_core::{CloseReason, Format};
 
 use super::{
+    deflate::Agreed,
     encoder::{FrameEncoder, pong},
     frame::{Header, LONGEST, Opcode, broken, unmask},
 };
@@ -32,6 +33,8 @@ pub(crate) struct MessageDecoder {
     frame: Option<Header>,
     /// The message whose first frame has come, and how many have.
     kind: Option<Format>,
+    /// Whether it is compressed, and how.
+    compressed: Option<Agreed>,
     fragments: u32,
     partial: Partial,
     /// How much of `partial` is known to be UTF-8, for text.
@@ -53,6 +56,7 @@ impl MessageDecoder {
             head_len: 0,
             frame: None,
             kind: None,
+            compressed: None,
             fragments: 0,
             partial: Partial::new(limits.budget.clone()),
             valid: 0,
@@ -68,15 +72,16 @@ impl MessageDecoder {
         bytes: &'a mut [u8],
     ) -> Result<(Option<Header>, &'a mut [u8]), CloseReason> {
         let longest = self.max_message - self.partial.len();
+        let may_compress = self.encoder.deflate.is_some();
         if self.head_len == 0
-            && let Some((header, size)) = Header::parse(bytes, longest)?
+            && let Some((header, size)) = Header::parse(bytes, longest, may_compress)?
         {
             return Ok((Some(header), &mut bytes[size..]));
         }
         let known = usize::from(self.head_len);
         let taken = bytes.len().min(LONGEST - known);
         self.head[known..known + taken].copy_from_slice(&bytes[..taken]);
-        match Header::parse(&self.head[..known + taken], longest)? {
+        match Header::parse(&self.head[..known + taken], longest, may_compress)? {
             Some((header, size)) => {
                 self.head_len = 0;
                 Ok((Some(header), &mut bytes[size - known..]))
@@ -116,6 +121,9 @@ impl MessageDecoder {
             }
             _ => {}
         }
+        if header.opcode != Opcode::Continuation {
+            self.compressed = self.encoder.deflate.filter(|_| header.compressed);
+        }
         self.kind = Some(format);
         self.fragments += 1;
         if self.fragments > MOST_FRAGMENTS {
@@ -141,7 +149,7 @@ impl MessageDecoder {
         } else {
             self.partial
                 .extend(piece, self.partial.len() + piece.len() + header.length)?;
-            if self.kind == Some(Format::Text) {
+            if self.kind == Some(Format::Text) && self.compressed.is_none() {
                 self.check_text(complete)?;
             }
             if complete {
@@ -176,6 +184,14 @@ impl MessageDecoder {
 
     /// Hands a whole message to the codec; says whether it is a control frame of the codec's.
     fn hand_on(&self, message: &[u8], intake: &mut impl Intake) -> Result<bool, CloseReason> {
+        let inflated;
+        let message = match self.compressed {
+            None => message,
+            Some(agreed) => {
+                inflated = agreed.inflate(message, self.max_message)?;
+                &inflated
+            }
+        };
         let frame = match self.kind {
             Some(Format::Text) => {
                 Frame::Text(std::str::from_utf8(message).map_err(|_| not_text())?)

@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use gobroke_core::{Client, CloseReason, Encoder, ErrorFrame, Format, Message, Name};
 
-use super::frame::{LARGEST_CONTROL, Opcode, header_len, write_header};
+use super::deflate::Agreed;
+use super::frame::{COMPRESSED, LARGEST_CONTROL, Opcode, header_len, write_header};
 use crate::codec::Codec;
 
 /// Puts what the codec writes into frames, and writes control frames itself.
 #[derive(Debug)]
 pub(super) struct FrameEncoder {
     codec: Arc<dyn Codec>,
+    /// How messages are compressed, if they are.
+    pub(super) deflate: Option<Agreed>,
 }
 
 impl FrameEncoder {
-    pub(super) fn new(codec: Arc<dyn Codec>) -> Self {
-        Self { codec }
+    pub(super) fn new(codec: Arc<dyn Codec>, deflate: Option<Agreed>) -> Self {
+        Self { codec, deflate }
     }
 
     /// Appends a frame of the codec's own with what `write` appends, and none where that is nothing.
@@ -46,9 +49,17 @@ impl Encoder for FrameEncoder {
             Format::Text if std::str::from_utf8(message.payload()).is_ok() => Opcode::Text,
             _ => Opcode::Binary,
         };
-        data(opcode, self.codec.size_hint(message), out, |out| {
-            self.codec.encode(message, out);
-        });
+        let hint = self.codec.size_hint(message);
+        match self.deflate {
+            None => {
+                data(opcode, hint, out, |out| self.codec.encode(message, out));
+            }
+            Some(agreed) => {
+                let mut plain = Vec::with_capacity(hint);
+                self.codec.encode(message, &mut plain);
+                compressed(agreed, opcode, &plain, out);
+            }
+        }
     }
 
     fn welcome(&self, client: &Client, instance: &Name, out: &mut Vec<u8>) {
@@ -103,6 +114,21 @@ fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut 
     length
 }
 
+/// Appends a data frame with a message, compressed where that makes it shorter.
+fn compressed(agreed: Agreed, opcode: Opcode, message: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut shorter = false;
+    data(opcode, message.len(), out, |out| {
+        shorter = agreed.deflate(message, out);
+        if !shorter {
+            out.extend_from_slice(message);
+        }
+    });
+    if shorter {
+        out[start] |= COMPRESSED;
+    }
+}
+
 /// As much of a text as fits into `most` bytes.
 fn shortened(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
@@ -122,7 +148,7 @@ mod tests {
     use crate::codec::{JsonCodec, RawCodec};
 
     fn raw() -> FrameEncoder {
-        FrameEncoder::new(Arc::new(RawCodec::new()))
+        FrameEncoder::new(Arc::new(RawCodec::new()), None)
     }
 
     fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -139,7 +165,7 @@ mod tests {
         assert_eq!(binary, b"\x82\x02hi");
         let no_text = Message::new(&b"\xff"[..]).with_format(Format::Text);
         assert_eq!(encoded(|out| raw().message(&no_text, out)), b"\x82\x01\xff");
-        let json = FrameEncoder::new(Arc::new(JsonCodec::new()));
+        let json = FrameEncoder::new(Arc::new(JsonCodec::new()), None);
         assert_eq!(
             encoded(|out| json.message(&Message::new("1"), out))[0],
             0x81
@@ -186,7 +212,7 @@ mod tests {
         };
         assert_eq!(encoded(|out| raw().error(&error, out)), b"");
         assert!(raw().own_pong().is_empty());
-        let json = FrameEncoder::new(Arc::new(JsonCodec::new()));
+        let json = FrameEncoder::new(Arc::new(JsonCodec::new()), None);
         assert_eq!(json.own_pong(), b"\x81\x0b{\"pong\":{}}");
         let frame = encoded(|out| json.error(&error, out));
         assert_eq!(

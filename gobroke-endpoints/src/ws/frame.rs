@@ -51,10 +51,14 @@ impl Opcode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) last: bool,
+    pub(super) compressed: bool,
     pub(super) opcode: Opcode,
     pub(super) mask: [u8; 4],
     pub(super) length: usize,
 }
+
+/// The bit in the first byte that says that a message is compressed (RFC 7692, section 6).
+pub(super) const COMPRESSED: u8 = 0x40;
 
 /// The longest header.
 pub(super) const LONGEST: usize = 14;
@@ -72,18 +76,20 @@ impl Header {
     pub(super) fn parse(
         bytes: &[u8],
         longest: usize,
+        may_compress: bool,
     ) -> Result<Option<(Self, usize)>, CloseReason> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        if first & 0x70 != 0 {
-            return Err(broken(
-                "a reserved bit is set, and no extension was agreed on",
-            ));
-        }
         let last = first & 0x80 != 0;
         let opcode = Opcode::from_bits(first & 0x0f)
             .ok_or_else(|| broken("the opcode is a reserved one"))?;
+        let compressed = first & 0x70 == COMPRESSED
+            && may_compress
+            && matches!(opcode, Opcode::Text | Opcode::Binary);
+        if first & 0x70 != 0 && !compressed {
+            return Err(broken("a reserved bit is set, which was not agreed on"));
+        }
         if opcode.is_control() && !last {
             return Err(broken("a control frame is fragmented"));
         }
@@ -121,6 +127,7 @@ impl Header {
         Ok(Some((
             Self {
                 last,
+                compressed,
                 opcode,
                 mask: *mask,
                 length,
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseReason> {
-        Header::parse(bytes, 1 << 20)
+        Header::parse(bytes, 1 << 20, false)
     }
 
     #[test]
@@ -202,6 +209,7 @@ mod tests {
             }
             bytes.push(9);
             let header = Header {
+                compressed: false,
                 last: true,
                 opcode: Opcode::Binary,
                 mask: [1, 2, 3, 4],
@@ -263,7 +271,10 @@ mod tests {
             parse(&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
             Err(CloseReason::TooBig)
         );
-        assert_eq!(Header::parse(&[0x82, 0x85], 4), Err(CloseReason::TooBig));
+        assert_eq!(
+            Header::parse(&[0x82, 0x85], 4, false),
+            Err(CloseReason::TooBig)
+        );
     }
 
     #[test]

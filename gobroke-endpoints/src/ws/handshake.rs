@@ -6,8 +6,9 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     header::{
-        ALLOW, CONNECTION, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        ALLOW, CONNECTION, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
     },
 };
 
@@ -16,15 +17,19 @@ use crate::{
     web::{Text, connect_request, text},
 };
 
+use super::deflate::Agreed;
+
 /// What a good request asked for.
 #[derive(Debug)]
 pub(super) struct Handshake {
     accept: String,
     protocol: Option<String>,
+    pub(super) deflate: Option<Agreed>,
 }
 
 impl Handshake {
-    /// Reads a request. `path` is the one that is served, `None` for any; `protocol` is the codec's.
+    /// Reads a request. `path` is the one that is served, `None` for any; `protocol` is the codec's,
+    /// and `deflate` says whether messages may be compressed.
     ///
     /// A subprotocol is agreed on where the client offers the codec's. A client that offers none, or others, is
     /// accepted without: it is for the client to leave then.
@@ -35,6 +40,7 @@ impl Handshake {
         request: &Request<B>,
         path: Option<&str>,
         protocol: Option<&str>,
+        deflate: bool,
     ) -> Result<Self, Box<Text>> {
         if path.is_some_and(|path| path != request.uri().path()) {
             return Err(text(StatusCode::NOT_FOUND, "there is nothing here").into());
@@ -83,6 +89,7 @@ impl Handshake {
         Ok(Self {
             accept,
             protocol: protocol.map(str::to_owned),
+            deflate: deflate.then(|| Agreed::on(headers)).flatten(),
         })
     }
 
@@ -104,6 +111,9 @@ impl Handshake {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         insert(headers, SEC_WEBSOCKET_ACCEPT, &self.accept);
+        if let Some(deflate) = self.deflate {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, deflate.header());
+        }
         if let Some(protocol) = &self.protocol {
             insert(headers, SEC_WEBSOCKET_PROTOCOL, protocol);
         }
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_answered_as_there() {
         let handshake =
-            Handshake::read(&request(), None, Some("superchat")).expect("a good request");
+            Handshake::read(&request(), None, Some("superchat"), false).expect("a good request");
         let connect = handshake.connect_request(&request(), &Peer::default());
         assert_eq!(
             (connect.path.as_deref(), connect.query.as_deref()),
@@ -206,7 +216,8 @@ mod tests {
     #[test]
     fn a_subprotocol_that_is_not_spoken_here_is_left_out() {
         for protocol in [None, Some("gobroke.json.v1")] {
-            let handshake = Handshake::read(&request(), None, protocol).expect("a good request");
+            let handshake =
+                Handshake::read(&request(), None, protocol, false).expect("a good request");
             assert_eq!(
                 handshake.accepted().headers().get(SEC_WEBSOCKET_PROTOCOL),
                 None
@@ -280,7 +291,7 @@ mod tests {
             let mut request = request();
             change(&mut request);
             let answer =
-                Handshake::read(&request, Some("/chat"), None).expect_err("a wrong request");
+                Handshake::read(&request, Some("/chat"), None, false).expect_err("a wrong request");
             assert_eq!(answer.status(), status, "case {number}");
             if status == 426 {
                 assert_eq!(

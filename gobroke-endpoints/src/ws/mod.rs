@@ -1,7 +1,29 @@
 //! WebSocket: [`WebSocketEndpoint`].
 
+/// The method by which an endpoint's messages are compressed.
+#[cfg(feature = "deflate")]
+macro_rules! deflate_setter {
+    () => {
+        /// Compresses messages for clients that offer it, and takes compressed ones from them (permessage-deflate,
+        /// RFC 7692). Default: off.
+        ///
+        /// Each message is compressed on its own, once for all its receivers, from 64 bytes on. It costs the server
+        /// far more time than sending does, so turn it on where bandwidth is dear. A message that mixes a secret with
+        /// what an attacker chose tells by its length how alike they are (as CRIME and BREACH do).
+        #[must_use]
+        pub fn deflate(mut self) -> Self {
+            self.settings.deflate = true;
+            self
+        }
+    };
+}
+#[cfg(feature = "deflate")]
+use deflate_setter;
+
 mod bound;
 mod decoder;
+#[cfg_attr(not(feature = "deflate"), path = "no_deflate.rs")]
+mod deflate;
 mod encoder;
 mod frame;
 mod handshake;
@@ -65,7 +87,8 @@ use crate::stream::{Settings, bound_setters, http_setters, setters};
 /// # What goes over it
 /// Frames of text for a codec of text (a client that sends binary is closed with 1003), else text is sent as text and
 /// the rest as binary. The codec's subprotocol (`gobroke.json.v1`) is agreed on where the client offers it, and spoken
-/// without as well. No extension is agreed on, so there is no compression.
+/// without as well. Messages are compressed where that is turned on (`deflate`, with the feature of that name) and the
+/// client offers it.
 ///
 /// A client that breaks the protocol is closed with 1002, text that is not UTF-8 with 1007, a message above
 /// [`max_message`](EndpointOptions::max_message) with 1009, one in more than 131,072 fragments, or with more control frames
@@ -103,6 +126,8 @@ impl WebSocketEndpoint {
 
     setters!();
     http_setters!();
+    #[cfg(feature = "deflate")]
+    deflate_setter!();
     bound_setters!();
 }
 
@@ -128,6 +153,12 @@ pub(crate) fn decoder(
     codec: std::sync::Arc<dyn crate::codec::Codec>,
     limits: &crate::stream::Limits,
 ) -> decoder::MessageDecoder {
-    let encoder = std::sync::Arc::new(encoder::FrameEncoder::new(std::sync::Arc::clone(&codec)));
-    decoder::MessageDecoder::new(codec, encoder, limits)
+    let encoder = encoder::FrameEncoder::new(std::sync::Arc::clone(&codec), None);
+    decoder::MessageDecoder::new(codec, std::sync::Arc::new(encoder), limits)
+}
+
+/// Inflates and compresses, for the fuzzer.
+#[cfg(all(any(test, fuzzing), feature = "deflate"))]
+pub(crate) fn fuzz_deflate(data: &[u8]) {
+    deflate::fuzz(data);
 }

@@ -42,6 +42,8 @@ impl MountedWebSocket {
 
     setters!();
     http_setters!();
+    #[cfg(feature = "deflate")]
+    super::deflate_setter!();
 }
 
 #[async_trait]

@@ -1,6 +1,6 @@
 //! From a request to a running connection, the same for a bound and for a mounted endpoint: [`Server`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use gobroke_core::{Admitted, Gate, Refusal, Slot};
@@ -14,7 +14,9 @@ use hyper_util::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{decoder::MessageDecoder, encoder::FrameEncoder, handshake::Handshake};
+use super::{
+    decoder::MessageDecoder, deflate::Agreed, encoder::FrameEncoder, handshake::Handshake,
+};
 use crate::stream::{Peer, Reader, Settings, run, run_through_task, tune};
 use crate::web::{Text, refused};
 
@@ -25,16 +27,19 @@ pub(super) struct Server {
     pub(super) settings: Settings,
     path: Option<String>,
     encoder: Arc<FrameEncoder>,
+    /// Those that compress, one for each way to: made when the first client asks for it.
+    deflating: [OnceLock<Arc<FrameEncoder>>; Agreed::COUNT],
 }
 
 impl Server {
     pub(super) fn new(gate: Gate, settings: &Settings, path: Option<String>) -> Arc<Self> {
-        let encoder = Arc::new(FrameEncoder::new(Arc::clone(&settings.codec)));
+        let encoder = Arc::new(FrameEncoder::new(Arc::clone(&settings.codec), None));
         Arc::new(Self {
             gate,
             settings: settings.clone(),
             path,
             encoder,
+            deflating: Default::default(),
         })
     }
 
@@ -50,6 +55,7 @@ impl Server {
             request,
             self.path.as_deref(),
             self.settings.codec.subprotocol(),
+            self.settings.deflate,
         ) {
             Ok(handshake) => handshake,
             Err(answer) => {
@@ -81,7 +87,10 @@ impl Server {
         match timeout(self.settings.options.handshake_timeout, admission).await {
             Ok(Ok(admitted)) => {
                 let upgrade = hyper::upgrade::on(request);
-                self.gate.clone().spawn(self.upgraded(upgrade, admitted));
+                let deflate = handshake.deflate;
+                self.gate
+                    .clone()
+                    .spawn(self.upgraded(upgrade, admitted, deflate));
                 handshake.accepted()
             }
             Ok(Err(refusal)) => refused(&refusal),
@@ -92,7 +101,12 @@ impl Server {
     }
 
     /// The connection, once the HTTP server lets go of it.
-    async fn upgraded(self: Arc<Self>, upgrade: OnUpgrade, admitted: Admitted) {
+    async fn upgraded(
+        self: Arc<Self>,
+        upgrade: OnUpgrade,
+        admitted: Admitted,
+        deflate: Option<Agreed>,
+    ) {
         // It does not come where the client leaves before the answer is written.
         let upgraded = match timeout(self.settings.options.handshake_timeout, upgrade).await {
             Ok(Ok(upgraded)) => upgraded,
@@ -103,14 +117,25 @@ impl Server {
                 );
             }
         };
-        self.start(upgraded, admitted);
+        self.start(upgraded, admitted, deflate);
+    }
+
+    /// What encodes for connections with this agreement: the same for all of them, so that it encodes once for all.
+    fn encoder(&self, deflate: Option<Agreed>) -> Arc<FrameEncoder> {
+        let Some(agreed) = deflate else {
+            return Arc::clone(&self.encoder);
+        };
+        let codec = || Arc::clone(&self.settings.codec);
+        let encoder = self.deflating[agreed.index()]
+            .get_or_init(|| Arc::new(FrameEncoder::new(codec(), deflate)));
+        Arc::clone(encoder)
     }
 
     /// Runs the connection in a task of its own, which is small: the one that waited for it ends here.
-    fn start(&self, upgraded: Upgraded, admitted: Admitted) {
+    fn start(&self, upgraded: Upgraded, admitted: Admitted, deflate: Option<Agreed>) {
         let gate = self.gate.clone();
         let message_timeout = self.settings.message_timeout;
-        let encoder = Arc::clone(&self.encoder);
+        let encoder = self.encoder(deflate);
         let codec = Arc::clone(&self.settings.codec);
         let decoder = MessageDecoder::new(codec, Arc::clone(&encoder), &self.settings.limits());
         match tcp(upgraded) {

@@ -60,7 +60,7 @@ const MAX: usize = 200_000;
 fn decoder(codec: impl Codec) -> (MessageDecoder, ReceiveBudget) {
     let budget = ReceiveBudget::new(1 << 30);
     let codec: Arc<dyn Codec> = Arc::new(codec);
-    let encoder = Arc::new(FrameEncoder::new(Arc::clone(&codec)));
+    let encoder = Arc::new(FrameEncoder::new(Arc::clone(&codec), None));
     let limits = Limits {
         max_message: MAX,
         budget: budget.clone(),
