@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    ClientId, CloseReason, EndpointOptions, Metadata, Name,
+    ClientId, CloseReason, EndpointOptions, Grant, Metadata, Name, Refusal,
     broke::{clock::TICK, router::Router},
     delivery::{Encoder, OutboxState, lane::Lane, outbox::Outbox},
     registry::Group,
@@ -58,6 +58,8 @@ pub(crate) struct ClientShared {
 pub(crate) struct ClientState {
     pub(crate) groups: Vec<Arc<Group>>,
     pub(crate) metadata: Option<Arc<Metadata>>,
+    /// By what it was let in.
+    pub(crate) grant: Option<Arc<Grant>>,
     pub(crate) closed: bool,
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Heartbeat {
     pub(crate) spoke: AtomicU32,
     /// The tick in which it was pinged, 0 for never since then.
     pub(crate) pinged: AtomicU32,
+    /// The tick in which what let it in ends, 0 for never.
+    pub(crate) ends: AtomicU32,
     /// The tick in which its outbox was seen moving last.
     pub(crate) moved: AtomicU32,
     /// How much had left the outbox by then.
@@ -192,6 +196,37 @@ impl Client {
         if let Some(router) = self.0.router.upgrade() {
             router.metadata_changed(self);
         }
+    }
+
+    /// By what it was let in, where the `on_connect` hook said that.
+    pub fn grant(&self) -> Option<Arc<Grant>> {
+        self.0.state.lock().grant.clone()
+    }
+
+    /// Goes on with another grant: a fresh token, in the place of one that is about to end.
+    ///
+    /// # Errors
+    /// 401 where it has ended or was revoked, 403 where it is of another subject than before; nothing changes then.
+    pub fn renew(&self, grant: Grant) -> Result<(), Refusal> {
+        let Some(router) = self.0.router.upgrade() else {
+            return Err(Refusal::unavailable("the server is not running"));
+        };
+        router.check_grant(&grant)?;
+        let mut state = self.0.state.lock();
+        if let Some(before) = &state.grant
+            && before.subject != grant.subject
+        {
+            return Err(Refusal::forbidden("this is somebody else's"));
+        }
+        self.0
+            .heartbeat
+            .ends
+            .store(router.clock.end(grant.until), Relaxed);
+        state.grant = Some(Arc::new(grant));
+        drop(state);
+        // It may have been revoked meanwhile, when it could not be found here.
+        router.check_revoked(&self.0);
+        Ok(())
     }
 
     /// The groups that it is in.

@@ -26,6 +26,9 @@ use std::{borrow::Cow, fmt};
 /// | `TokenExpired` | 4005 |
 /// | `ConnectionLost` | 1006 (never sent: there is nobody to send it to) |
 /// | `Peer` | what the peer said |
+///
+/// Who closes with which, how each transport says it, and whether to come back: the guide on
+/// [errors](mod@crate::docs::errors).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::{ClientId, Gate, Metadata, Name, delivery::Overflow, error::EndpointError};
+use crate::{ClientId, Gate, Grant, Metadata, Name, delivery::Overflow, error::EndpointError};
 
 /// A way in: it accepts connections, admits them through the [`Gate`], and carries bytes both ways.
 ///
@@ -189,6 +189,7 @@ pub struct Admission {
     pub(crate) id: Option<ClientId>,
     pub(crate) metadata: Metadata,
     pub(crate) groups: Vec<Name>,
+    pub(crate) grant: Option<Grant>,
 }
 
 impl Admission {
@@ -209,6 +210,14 @@ impl Admission {
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Says by what it is let in, and until when; that can be renewed and revoked. Default: nothing, for as long as it
+    /// likes.
+    #[must_use]
+    pub fn with_grant(mut self, grant: Grant) -> Self {
+        self.grant = Some(grant);
         self
     }
 

@@ -262,6 +262,10 @@ impl Gate {
             }
             _ => Ok(admission),
         });
+        let admission = admission.and_then(|admission| match &admission.grant {
+            Some(grant) => self.0.router.check_grant(grant).map(|()| admission),
+            None => Ok(admission),
+        });
         match admission {
             Ok(admission) => Ok(Admitted {
                 slot,
@@ -300,6 +304,7 @@ impl Gate {
             id,
             metadata,
             groups,
+            grant,
         } = admission;
         let options = self.options();
         let (now, epoch, tick) = (
@@ -312,6 +317,11 @@ impl Gate {
             heard: tick(),
             spoke: tick(),
             moved: tick(),
+            ends: AtomicU32::new(
+                router
+                    .clock
+                    .end(grant.as_ref().and_then(|grant| grant.until)),
+            ),
             ..Heartbeat::default()
         };
         let metadata = (!metadata.is_empty()).then(|| Arc::new(metadata));
@@ -336,6 +346,7 @@ impl Gate {
             told_left: AtomicBool::new(false),
             state: Mutex::new(ClientState {
                 metadata,
+                grant: grant.map(Arc::new),
                 ..ClientState::default()
             }),
             router: Arc::downgrade(router),
@@ -350,6 +361,7 @@ impl Gate {
         if let Some(older) = router.registry.insert(client.clone()) {
             router.replace(&older);
         }
+        router.check_revoked(&client);
         router.stats.connected.add(1);
         router.client_came(&client);
         if router.draining.load(Relaxed) {

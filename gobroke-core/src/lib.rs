@@ -48,6 +48,7 @@ mod delivery;
 mod endpoint;
 mod error;
 mod gate;
+mod grant;
 mod id;
 mod logic;
 mod message;
@@ -77,6 +78,7 @@ pub use self::{
         SendError, StartError,
     },
     gate::{Admitted, Gate, Slot},
+    grant::{Grant, Revocation},
     id::{ClientId, MessageId},
     logic::{Dispatched, Logic, LogicContext, Passive, Worker},
     message::{Format, Message, Metadata, Source, State, Tags, Target, Targets},

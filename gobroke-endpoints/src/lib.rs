@@ -66,6 +66,7 @@
 //! | `ws` | [`WebSocketEndpoint`], [`MountedWebSocket`] | yes |
 //! | `tcp` | [`TcpEndpoint`] | yes |
 //! | `http` | [`HttpEndpoint`], [`MountedHttp`]: Server-Sent Events down, POST up | no |
+//! | `jwt` | [`Jwt`]: admission by JSON Web Tokens | no |
 //! | `tls` | [`Tls`]: TLS 1.2 and 1.3 for endpoints with an address of their own | no |
 //! | `udp` | [`UdpEndpoint`] | no |
 //! | `deflate` | compression of messages over WebSocket (permessage-deflate) | no |
@@ -99,8 +100,11 @@ mod ws;
 
 #[cfg(any(feature = "ws", feature = "http"))]
 pub use self::admission::Origins;
+#[cfg(feature = "jwt")]
+pub use self::admission::{Claims, Jwt, JwtKeyError};
 #[cfg(any(feature = "ws", feature = "tcp", feature = "http"))]
 pub use self::admission::{NetworkError, TrustedProxies};
+pub use self::admission::{bearer, bearer_token};
 pub use self::codec::{JsonCodec, RawCodec};
 #[cfg(feature = "http")]
 pub use self::http::{EventBody, HttpEndpoint, HttpRoute, MountedHttp};

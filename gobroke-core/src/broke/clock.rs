@@ -33,6 +33,15 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// The tick in which a time of the wall clock comes, in milliseconds since 1970: as far away as it is now.
+    pub(crate) fn end(&self, unix_millis: Option<u64>) -> u32 {
+        let Some(end) = unix_millis else { return 0 };
+        let left = Duration::from_millis(end.saturating_sub(crate::id::unix_millis()));
+        self.tick().saturating_add(ticks(left))
+    }
+}
+
 fn ticks(duration: Duration) -> u32 {
     duration
         .as_millis()
@@ -69,6 +78,7 @@ enum Due {
     Ping,
     Silent,
     Stalled,
+    Ended,
 }
 
 fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
@@ -85,10 +95,14 @@ fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
     } else if now.saturating_sub(heartbeat.moved.load(Relaxed)) > ticks(options.write_stall) {
         return Some(Due::Stalled);
     }
-    let interval = options.ping_interval?;
     if client.is_closed() {
         return None;
     }
+    let ends = heartbeat.ends.load(Relaxed);
+    if ends != 0 && now >= ends {
+        return Some(Due::Ended);
+    }
+    let interval = options.ping_interval?;
     if heartbeat.at_door.load(Relaxed) {
         // What it sent waits for logic, and its pong may be behind that.
         heartbeat.heard.store(now, Relaxed);
@@ -117,6 +131,7 @@ fn act(router: &Router, client: &Arc<ClientShared>, due: Due, now: u32) {
             router.stats.idle.add(1);
             router.close(client, CloseReason::Idle);
         }
+        Due::Ended => router.close(client, CloseReason::TokenExpired),
         Due::Stalled => {
             if client.outbox.closing().is_none() {
                 router.stats.slow_consumers.add(1);

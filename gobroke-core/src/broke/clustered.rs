@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::router::{Plan, Router};
 use crate::{
-    Client, ClientId, ClientInfo, CloseReason, Message, Name, Target,
+    Client, ClientId, ClientInfo, CloseReason, Message, Name, Revocation, Target,
     client::ClientShared,
     cluster::{
         Cluster, ClusterError, Full, InstanceId, Leaving,
@@ -211,6 +211,10 @@ impl Local for Router {
         }
     }
 
+    fn revoked(&self, revocations: &[Revocation]) {
+        self.learn_revoked(revocations);
+    }
+
     fn snapshot(&self) -> Vec<(ClientInfo, u64)> {
         let clients = self.registry.clients().into_iter();
         clients
@@ -248,6 +252,7 @@ impl Local for Router {
 
     fn instance_joined(&self, instance: &InstanceId) {
         tracing::info!(%instance, "an instance joined");
+        self.tell_revoked(instance);
     }
 
     fn instance_left(&self, instance: &InstanceId, why: Leaving) {

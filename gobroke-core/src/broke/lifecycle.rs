@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Broke, BrokeBuilder, Reach,
     clock::{self, Clock},
+    revoked::RevocationList,
     router::Router,
 };
 use crate::{
@@ -152,6 +153,7 @@ pub(crate) fn assemble(builder: BrokeBuilder, coalesce: Duration, handle: &Handl
         stats,
         middleware,
         hooks,
+        revocations: RevocationList::default(),
         modules: DashMap::new(),
         watchers: RwLock::default(),
         draining: false.into(),

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 mod clustered;
 mod everywhere;
 pub(crate) mod lifecycle;
+pub(crate) mod revoked;
 pub(crate) mod router;
 
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc};

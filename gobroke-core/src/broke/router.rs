@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{builder::Hooks, clock::Clock};
+use super::{builder::Hooks, clock::Clock, revoked::RevocationList};
 use crate::cluster::{
     Full,
     link::{Link, Remote},
@@ -53,6 +53,7 @@ pub(crate) struct Router {
     pub(crate) stats: Arc<Counters>,
     pub(crate) middleware: Middleware,
     pub(crate) hooks: Hooks,
+    pub(crate) revocations: RevocationList,
     pub(crate) modules: DashMap<Name, Arc<Module>>,
     /// The modules that want to know who comes and goes.
     pub(crate) watchers: RwLock<Vec<Arc<Module>>>,

@@ -43,11 +43,11 @@ use self::{
     registrar::Registrar,
 };
 use super::{
-    Cluster, ClusterError, Cursor, Full, Inbox, InstanceId, Membership, Page,
-    envelope::Command,
+    Cluster, ClusterError, Cursor, Full, Inbox, InstanceId, Membership, Page, To,
+    envelope::{Command, Content},
     line::{Bounds, Lines, Out},
 };
-use crate::{ClientId, ClientInfo, Metadata, Name, Source, delivery::room::Room};
+use crate::{ClientId, ClientInfo, Metadata, Name, Revocation, Source, delivery::room::Room};
 
 /// How many bytes may wait for the carrier. At half the doors wait, at the whole sends are refused with `Full`; while
 /// the cluster is away, what exceeds it is dropped and counted.
@@ -178,6 +178,16 @@ impl Link {
         let permit = self.reserve(size_of::<Resolving>())?;
         let load = command(source, client, what);
         Ok(permit.resolve(Resolving::new(load), [Key::Client(client)], None))
+    }
+
+    /// Tells one instance, or all, what was revoked.
+    pub(crate) fn revoked(&self, to: Option<InstanceId>, revocations: Vec<Revocation>) {
+        let to = to.map_or(To::All, To::Instance);
+        let mut outgoing = self.shared.lock();
+        // They are few and small: they take room past the bound rather than be lost.
+        outgoing.note(to, Content::Revoked(revocations), Share::default());
+        outgoing.flush(Instant::now());
+        self.shared.wake(&outgoing);
     }
 
     /// A client is here, in a session of this epoch: a later one for the same client.

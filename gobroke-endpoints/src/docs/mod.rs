@@ -7,6 +7,7 @@
         feature = "tcp",
         feature = "udp",
         feature = "http",
+        feature = "jwt",
         feature = "tls"
     )),
     allow(rustdoc::broken_intra_doc_links)

@@ -7,6 +7,7 @@
 //!   NotHere   a message or a command, as above
 //!   Vain      groups          Gained   groups
 //!   Forget    nothing         Replaced client 16 · registration (u64 + u32)
+//! Revoked   list of: kind u8 (1 token, 2 subject) · name · issued until · until, in milliseconds since 1970
 //! source    0 the program | 1 client 16 | 2 logic
 //! targets   flags u8 · [clients] · [groups] · [logic] · [left out]     (flags say which lists are there)
 //! ```
@@ -21,8 +22,8 @@ use super::{
     command::Command,
 };
 use crate::{
-    ClientId, Format, Message, MessageId, Metadata, Name, Source, Target, Targets,
-    cluster::Registration, delivery::Overflow,
+    ClientId, Format, Message, MessageId, Metadata, Name, Revocation, Source, Target, Targets,
+    cluster::Registration, delivery::Overflow, grant::Revoked,
 };
 
 /// What one instance has for another.
@@ -43,6 +44,8 @@ pub(crate) enum Content {
         client: ClientId,
         registration: Registration,
     },
+    /// These tokens and subjects were revoked.
+    Revoked(Vec<Revocation>),
 }
 
 /// What is counted, carried, and handed back where the client is elsewhere.
@@ -74,6 +77,7 @@ const VAIN: u8 = 4;
 const GAINED: u8 = 5;
 const FORGET: u8 = 6;
 const REPLACED: u8 = 7;
+const REVOKED: u8 = 8;
 
 const REDIRECTED: u8 = 1;
 const NATIVE: u8 = 2;
@@ -128,6 +132,10 @@ impl Content {
                 put_uuid(out, client.as_uuid());
                 put_registration(out, *registration);
             }
+            Self::Revoked(revocations) => {
+                out.push(REVOKED);
+                put_revocations(out, revocations);
+            }
         }
     }
 
@@ -150,6 +158,7 @@ impl Content {
                     registration: reader.registration("registration")?,
                 }
             }
+            REVOKED => Self::Revoked(revocations(&mut reader)?),
             other => return reader.fail("content", Problem::Unknown(other.into())),
         };
         reader.end()?;
@@ -281,6 +290,46 @@ fn message(reader: &mut Reader<'_>, flags: u8) -> Result<Message, DecodeError> {
         message.add_tag(key, value);
     }
     Ok(message)
+}
+
+fn put_revocations(out: &mut Vec<u8>, revocations: &[Revocation]) {
+    put_varint(out, revocations.len() as u64);
+    for Revocation {
+        of,
+        issued_until,
+        until,
+    } in revocations
+    {
+        let (kind, name) = match of {
+            Revoked::Token(name) => (1, name),
+            Revoked::Subject(name) => (2, name),
+        };
+        out.push(kind);
+        put_bytes(out, name.as_bytes());
+        put_varint(out, *issued_until);
+        put_varint(out, *until);
+    }
+}
+
+fn revocations(reader: &mut Reader<'_>) -> Result<Vec<Revocation>, DecodeError> {
+    let count = reader.varint("revocations")?;
+    // Nothing is allocated for what is merely announced.
+    let mut revocations = Vec::new();
+    for _ in 0..count {
+        let kind = reader.byte("what is revoked")?;
+        let name = reader.name("who is revoked")?;
+        let of = match kind {
+            1 => Revoked::Token(name),
+            2 => Revoked::Subject(name),
+            other => return reader.fail("what is revoked", Problem::Unknown(other.into())),
+        };
+        revocations.push(Revocation {
+            of,
+            issued_until: reader.varint("issued until")?,
+            until: reader.varint("until")?,
+        });
+    }
+    Ok(revocations)
 }
 
 fn put_source(out: &mut Vec<u8>, source: &Source) {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use smallvec::SmallVec;
 
 use crate::{
-    ClientId, ClientInfo, Message, Name,
+    ClientId, ClientInfo, Message, Name, Revocation,
     cluster::{InstanceId, Leaving, envelope::Command},
 };
 
@@ -25,6 +25,9 @@ pub(crate) trait Local: Send + Sync + 'static {
 
     /// The session `epoch` of a client has been replaced by a newer one on another instance: closes it.
     fn replaced(&self, client: ClientId, epoch: u64);
+
+    /// This was revoked on another instance.
+    fn revoked(&self, revocations: &[Revocation]);
 
     /// All clients, and the epochs of their sessions.
     fn snapshot(&self) -> Vec<(ClientInfo, u64)>;
