@@ -729,3 +729,33 @@ async fn a_panic_in_an_endpoints_task_is_counted_and_costs_its_client() {
     assert_eq!(other.next_text().await.as_deref(), Some("x"));
     broke.stop().await;
 }
+
+#[tokio::test]
+async fn who_waits_for_a_lane_goes_on_when_the_router_is_dropped() {
+    // Whether the lane's task hears first of what is queued or of the end is left to chance.
+    for _ in 0..20 {
+        let endpoint = nowhere();
+        let (give, given) = tokio::sync::oneshot::channel();
+        let mut give = Some(give);
+        let broke = Broke::builder()
+            .lane_bytes(1000)
+            .endpoint(endpoint.clone())
+            .logic(Logic::worker("lend", move |_, ctx| {
+                give.take().map(|give| give.send(ctx.clone()));
+                Ok(())
+            }))
+            .start()
+            .await
+            .expect("it starts");
+        let client = endpoint.connect().await.expect("it is admitted");
+        broke
+            .send(Message::new("x").to_logic("lend"))
+            .expect("it is sent");
+        let ctx = given.await.expect("the worker lends it");
+        broke
+            .send(Message::new(vec![0; 900]).to_client(client.id()))
+            .expect("it is sent");
+        drop(broke);
+        within(ctx.room()).await;
+    }
+}

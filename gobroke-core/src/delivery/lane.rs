@@ -463,11 +463,13 @@ impl Lane {
         let mut queue = self.queue.lock();
         queue.closed = true;
         queue.phase = Phase::Passing;
-        let entries = std::mem::take(&mut queue.entries);
+        let mut entries = std::mem::take(&mut queue.entries);
         drop(queue);
-        drop(entries);
         let passing = std::mem::take(&mut *self.passing.lock());
-        drop(passing);
+        entries.extend(passing.taken);
+        // Whoever still waits for room finds it, and then that the router has stopped.
+        let weight = entries.iter().map(Entry::weight).sum();
+        self.room.release(entries.len(), weight);
     }
 
     /// Takes the right to pass: what was handed over, or what an idle lane has queued.
