@@ -15,7 +15,7 @@
 //! A WebSocket client connects to any path, without a subprotocol, and sends messages of any kind. A TCP client sends
 //! frames: four bytes of length, the highest first, and the payload. In mode `echo` each gets back what it sent, in
 //! mode `broadcast` all get what any of them sent, the sender included; with `--redis URL`, also those of other instances.
-//! Ctrl-C or SIGTERM stops it.
+//! Ctrl-C or SIGTERM stops it, a second one at once; either way with code 0.
 
 use std::{net::SocketAddr, process::ExitCode};
 

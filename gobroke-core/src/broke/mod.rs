@@ -65,7 +65,8 @@ impl Broke {
         self.running.stop(&self.reach.0).await;
     }
 
-    /// Waits for Ctrl-C or SIGTERM, then drains and stops. A second signal ends it at once.
+    /// Waits for Ctrl-C or SIGTERM, then drains and stops. A second signal ends it at once: what is still queued is
+    /// lost. Either way it returns, and the program's exit code is its own.
     ///
     /// It listens for them from the call on: call it before the program says that it is ready, and await it after.
     pub fn until_signal(&self) -> impl Future<Output = ()> + Send + '_ {

@@ -16,9 +16,13 @@ use super::{
     reading::{Patience, decode, read_away, read_once},
 };
 
-/// How long a connection that is closed is read on. Were it dropped with bytes unread, the system would send a reset,
-/// and that destroys what is still on its way to the peer: the close frame (RFC 6455, section 7.1.1).
+/// A connection that is closed is read on until nothing has come for so long. Were it dropped with bytes unread, the
+/// system would send a reset, and that destroys what is still on its way to the peer: the last messages, the close
+/// frame (RFC 6455, section 7.1.1).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long it is read on at most: what a peer has to take the last messages in, while it goes on sending.
+const LINGER_MOST: Duration = Duration::from_secs(10);
 
 /// How many bytes of input are one unit of tokio's budget for a task. Waiting for the socket costs one unit a read;
 /// with this a client that floods gives way to others after about half a megabyte.
@@ -200,6 +204,11 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
 
 /// Reads on, for a moment, a connection whose sending half has ended.
 pub(crate) async fn linger<R: AsyncRead + Unpin>(stream: &mut R) {
+    let silent = async {
+        while timeout(LINGER, read_away(stream)).await == Ok(true) {
+            tokio::task::consume_budget().await;
+        }
+    };
     // Either it ended, or it had its time.
-    let _ = Box::pin(timeout(LINGER, read_away(stream))).await;
+    let _ = Box::pin(timeout(LINGER_MOST, silent)).await;
 }

@@ -87,23 +87,17 @@ pub(super) fn decode(
         .unwrap_or(Err(CloseReason::Internal))
 }
 
-/// Reads and forgets, until the end or an error.
-pub(super) async fn read_away<R: AsyncRead + Unpin>(stream: &mut R) {
+/// Reads once and forgets; says whether something came, and not the end or an error.
+pub(super) async fn read_away<R: AsyncRead + Unpin>(stream: &mut R) -> bool {
     poll_fn(|cx| {
         let read = with_buffer(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
             let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
             read.map_ok(|()| buffer.filled().len())
         });
-        match ready!(read) {
-            Ok(1..) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Ok(0) | Err(_) => Poll::Ready(()),
-        }
+        read.map(|read| matches!(read, Ok(1..)))
     })
-    .await;
+    .await
 }
 
 /// How long a message may take. It has no clock while nothing is begun, and one timer for many messages: when that
