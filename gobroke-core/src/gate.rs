@@ -13,7 +13,7 @@ use crate::{
     Session, Wire,
     broke::router::Router,
     client::{ClientShared, ClientState, EndpointShared, Heartbeat, NO_SLOT},
-    delivery::{lane::Entry, outbox::Outbox, turn::Turn},
+    delivery::{entry::Entry, outbox::Outbox, turn::Turn},
     id::unix_millis,
     sync::{
         Mutex, Notify,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::router::Router;
-use crate::{CloseReason, client::ClientShared, delivery::lane::Entry};
+use crate::{CloseReason, client::ClientShared, delivery::entry::Entry};
 
 /// One tick: pings, pong deadlines and write stalls are this coarse.
 pub(crate) const TICK: Duration = Duration::from_millis(250);

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use async_trait::async_trait;
 
-use super::router::{Plan, Router};
+use super::router::{Router, many::Plan};
 use crate::{
     Client, ClientId, ClientInfo, CloseReason, Message, Name, Revocation, Target,
     client::ClientShared,
@@ -14,7 +14,7 @@ use crate::{
         link::{Link, Local, Missing, Permit, Readiness, Remote},
     },
     delivery::{
-        lane::Entry,
+        entry::Entry,
         turn::{self, Turn},
     },
     registry::Group,

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     ClientId, CloseReason, Endpoint, Gate, Logic, Name, StartError,
-    delivery::{lane::Lane, lane::LaneContext, run::Memory},
+    delivery::{context::LaneContext, lane::Lane, run::Memory},
     error::EndpointError,
     gate::Readiness,
     logic::run::caught,

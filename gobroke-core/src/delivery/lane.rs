@@ -5,29 +5,27 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    ahead::Ahead,
+    context::LaneContext,
     demand::Demand,
+    entry::Entry,
     members::Members,
     pass::{Pass, Tally},
     room::Room,
-    run::{Draft, Memory},
 };
 use crate::{
-    CloseReason, Message,
     client::ClientShared,
-    registry::{Group, Registry},
-    stats::Counters,
     sync::{Instant, Mutex, MutexGuard, Notify, sleep_until},
 };
 
@@ -35,144 +33,6 @@ use crate::{
 pub(crate) const SLICE: Duration = Duration::from_micros(250);
 /// How far a direct message looks ahead for something that concerns its client.
 const LOOK_AHEAD: usize = 128;
-
-/// What is queued in a lane, in order.
-pub(crate) enum Entry {
-    Message {
-        message: Message,
-        to: Recipients,
-    },
-    /// An encoded control frame: a pong, an error, a ping.
-    Frame {
-        client: Arc<ClientShared>,
-        frame: Bytes,
-    },
-    /// A client comes; its welcome is its first frame.
-    Admit(Arc<ClientShared>),
-    Join(Arc<ClientShared>, Arc<Group>),
-    Leave(Arc<ClientShared>, Arc<Group>),
-    Close(Arc<ClientShared>, CloseReason),
-    /// A session is gone.
-    Forget(Arc<ClientShared>),
-}
-
-/// To whom of a lane a message goes.
-pub(crate) enum Recipients {
-    Client(Arc<ClientShared>),
-    Group(Arc<Group>),
-    Everyone,
-    Many(Box<Many>),
-}
-
-/// Any mix, and who is left out.
-#[derive(Default, Clone)]
-pub(crate) struct Many {
-    pub(crate) everyone: bool,
-    pub(crate) groups: SmallVec<[Arc<Group>; 2]>,
-    pub(crate) clients: SmallVec<[Arc<ClientShared>; 2]>,
-    pub(crate) except: SmallVec<[Arc<ClientShared>; 1]>,
-}
-
-impl Entry {
-    pub(crate) fn message(&self) -> Option<&Message> {
-        match self {
-            Self::Message { message, .. } => Some(message),
-            _ => None,
-        }
-    }
-
-    /// What its frame will need, about.
-    pub(crate) fn payload(&self) -> usize {
-        match self {
-            Self::Message { message, .. } => message.payload().len(),
-            Self::Frame { frame, .. } => frame.len(),
-            _ => 0,
-        }
-    }
-
-    pub(crate) fn weight(&self) -> usize {
-        let targets = match self {
-            Self::Message {
-                to: Recipients::Many(many),
-                ..
-            } => {
-                size_of::<Many>()
-                    + size_of::<usize>()
-                        * (many.groups.len() + many.clients.len() + many.except.len())
-            }
-            _ => 0,
-        };
-        size_of::<Self>() + self.payload() + targets
-    }
-}
-
-/// Told of a group that has no member on this instance any more.
-pub(crate) type GroupGone = Box<dyn Fn(&Group) + Send + Sync>;
-
-/// What a lane needs of its router.
-pub(crate) struct LaneContext {
-    pub(crate) index: usize,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) memory: Arc<Memory>,
-    /// What all outboxes may hold together.
-    pub(crate) max_memory: usize,
-    pub(crate) stats: Arc<Counters>,
-    /// How long the lane may rest: the smallest of the endpoints'.
-    pub(crate) coalesce: Duration,
-    pub(crate) on_group_gone: OnceLock<GroupGone>,
-}
-
-impl LaneContext {
-    pub(crate) fn group_left(&self, group: &Group) {
-        if self.registry.leave(group, self.index)
-            && let Some(told) = self.on_group_gone.get()
-            && catch_unwind(AssertUnwindSafe(|| told(group))).is_err()
-        {
-            self.stats.panics.add(1);
-        }
-    }
-
-    pub(crate) fn close_frame(&self, client: &ClientShared, reason: &CloseReason) -> Draft {
-        let mut draft = Draft::default();
-        if reason.is_sendable() {
-            let encode = || client.encoder.close(reason, &mut draft.bytes);
-            if catch_unwind(AssertUnwindSafe(encode)).is_err() {
-                self.stats.panics.add(1);
-                return Draft::default();
-            }
-            if !draft.is_empty() {
-                draft.mark(true, None);
-            }
-        }
-        draft
-    }
-
-    /// Closes a client ahead of what waits for it.
-    pub(crate) fn cut(&self, client: &Arc<ClientShared>, reason: CloseReason) {
-        client.closed.store(true, Relaxed);
-        let frame = self.close_frame(client, &reason);
-        let dropped = client.outbox.cut(reason, frame, &self.memory);
-        self.stats.dropped.add(dropped as u64);
-    }
-
-    /// While all outboxes together hold too much: those who hold the oldest run go, together.
-    fn relieve(&self) {
-        while self.memory.held() > self.max_memory {
-            // Collected first: whoever comes or goes would wait for the registry, and that for writes under way.
-            let clients = self.registry.sessions();
-            let oldest = clients.iter().filter_map(|client| client.outbox.oldest());
-            let Some(oldest) = oldest.min() else {
-                return;
-            };
-            for client in &clients {
-                if client.outbox.oldest() == Some(oldest) {
-                    self.stats.slow_consumers.add(1);
-                    self.cut(client, CloseReason::SlowConsumer);
-                }
-            }
-        }
-    }
-}
 
 /// The ordered queue of a share of the clients, and its passes.
 ///
@@ -568,64 +428,6 @@ impl Lane {
 fn shrink(entries: &mut VecDeque<Entry>) {
     if entries.is_empty() && entries.capacity() > 4096 {
         *entries = VecDeque::new();
-    }
-}
-
-/// Whom the entries before one concern.
-#[derive(Default)]
-struct Ahead {
-    clients: SmallVec<[*const ClientShared; 16]>,
-    groups: SmallVec<[*const Group; 8]>,
-}
-
-impl Ahead {
-    /// Takes note of an entry that stays; true where it concerns everyone.
-    fn pass_by(&mut self, entry: &Entry) -> bool {
-        match entry {
-            Entry::Message { to, .. } => match to {
-                Recipients::Client(client) => self.clients.push(Arc::as_ptr(client)),
-                Recipients::Group(group) => self.groups.push(Arc::as_ptr(group)),
-                Recipients::Everyone => return true,
-                Recipients::Many(many) => {
-                    self.clients.extend(many.clients.iter().map(Arc::as_ptr));
-                    self.groups.extend(many.groups.iter().map(Arc::as_ptr));
-                    return many.everyone;
-                }
-            },
-            Entry::Frame { client, .. }
-            | Entry::Admit(client)
-            | Entry::Join(client, _)
-            | Entry::Leave(client, _)
-            | Entry::Close(client, _)
-            | Entry::Forget(client) => self.clients.push(Arc::as_ptr(client)),
-        }
-        false
-    }
-
-    /// The client of a direct message that nothing before it concerns.
-    fn free(&self, entry: &Entry, pass: &Pass, members: &Members) -> Option<Arc<ClientShared>> {
-        let Entry::Message {
-            to: Recipients::Client(client),
-            ..
-        } = entry
-        else {
-            return None;
-        };
-        let slot = Members::slot(client)?;
-        let grouped = || {
-            members.get(slot).is_some_and(|member| {
-                member.lists().any(|list| match list {
-                    super::members::List::Group(index) => members
-                        .group_at(index)
-                        .is_some_and(|group| self.groups.contains(&Arc::as_ptr(&group))),
-                    super::members::List::Everyone => false,
-                })
-            })
-        };
-        let concerned = self.clients.contains(&Arc::as_ptr(client))
-            || grouped()
-            || pass.concerns(slot, members);
-        (!concerned).then(|| client.clone())
     }
 }
 

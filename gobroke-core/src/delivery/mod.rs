@@ -6,7 +6,10 @@
 //! that is queued in a lane, joins it into contiguous *runs*, and writes each member its bytes in one call. A write
 //! costs 4 to 8 µs whatever is in it, so everything is decided by how many messages go into one.
 
+mod ahead;
+pub(crate) mod context;
 pub(crate) mod demand;
+pub(crate) mod entry;
 #[cfg(all(test, gobroke_interleavings))]
 mod interleavings;
 pub(crate) mod lane;

@@ -1,27 +1,26 @@
 //! [`Outbox`]: what one client's socket did not take, bounded, in order.
 
+mod chunk;
+mod state;
+mod writing;
+
 use std::{
-    collections::VecDeque,
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
+pub use self::chunk::Frames;
+use self::{
+    chunk::Chunk,
+    state::State,
+    writing::{guarded, write, write_chunks},
+};
 use super::{
     Overflow,
     run::{Draft, Mark, Memory, Run},
     wire::Wire,
 };
 use crate::{CloseReason, sync::Mutex};
-
-/// Waiting chunks below this size are gathered into one write.
-const GATHER: usize = 16 << 10;
-/// How much one write gathers at the most.
-const GATHERED: usize = 64 << 10;
-
-/// What is left of a message begun is copied out of its run when it is no more than this.
-const DETACHED: usize = 4 << 10;
 
 /// What waits for one client's socket.
 ///
@@ -33,40 +32,6 @@ pub(crate) struct Outbox {
     max_bytes: usize,
     max_messages: usize,
     overflow: Overflow,
-}
-
-#[derive(Default)]
-struct State {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-    messages: usize,
-    wire: Option<Box<dyn Wire>>,
-    /// The task that writes (`drive`) or takes (`next`).
-    writer: Option<Waker>,
-    /// The door of the same client, waiting until half of the outbox is free.
-    door: Option<Waker>,
-    /// Who waits for its end.
-    gone: Option<Waker>,
-    /// Why it ends: the close frame is the last that waits, and nothing follows it.
-    closing: Option<CloseReason>,
-    /// It has ended: everything is written, or the socket is lost.
-    ended: bool,
-    /// Bytes that `next` handed out and that are not known to be written.
-    handed: usize,
-    /// How many bytes left it, ever: what a write stall is seen by.
-    left: u64,
-    /// Messages that waited when it ended, and that nobody has counted yet.
-    lost: usize,
-    /// The wire's code panicked.
-    panicked: bool,
-}
-
-/// Messages `first..last` of a run, of which the bytes before `at` are written.
-struct Chunk {
-    run: Arc<Run>,
-    first: u32,
-    last: u32,
-    at: u32,
 }
 
 /// What became of a delivery.
@@ -385,241 +350,6 @@ impl Outbox {
             bytes: state.bytes,
             messages: state.messages,
         }
-    }
-}
-
-impl State {
-    fn push(&mut self, chunk: Chunk) {
-        if self.chunks.is_empty()
-            && let Some(writer) = self.writer.take()
-        {
-            writer.wake();
-        }
-        self.bytes += chunk.len();
-        self.messages += (chunk.last - chunk.first) as usize;
-        self.chunks.push_back(chunk);
-    }
-
-    /// Takes messages for which the encoder wrote nothing off the front: no write would.
-    fn skip_empty(&mut self) {
-        while let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.len() == 0) {
-            self.messages -= (chunk.last - chunk.first) as usize;
-        }
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.left += written as u64;
-        self.bytes -= written;
-        while written > 0 {
-            // What was written was waiting, so there is a front while bytes are left to account for.
-            let Some(chunk) = self.chunks.front_mut() else {
-                return;
-            };
-            let step = written.min(chunk.len());
-            chunk.at += step as u32;
-            written -= step;
-            while chunk.first < chunk.last && chunk.run.end(chunk.first) <= chunk.at {
-                chunk.first += 1;
-                self.messages -= 1;
-            }
-            if chunk.first == chunk.last {
-                self.chunks.pop_front();
-            }
-        }
-        if self.chunks.is_empty() {
-            // An outbox that is empty again holds no buffer.
-            self.chunks = VecDeque::new();
-        }
-    }
-
-    /// Drops the oldest message that may be dropped, and says whether there was one.
-    fn drop_oldest(&mut self) -> bool {
-        for index in 0..self.chunks.len() {
-            let chunk = &mut self.chunks[index];
-            let Some(message) = (chunk.first..chunk.last).find(|&message| {
-                let begun = chunk.at > chunk.run.start(message);
-                !begun && !chunk.run.marks()[message as usize].control
-            }) else {
-                continue;
-            };
-            let (start, end) = (chunk.run.start(message), chunk.run.end(message));
-            let rest = Chunk {
-                run: chunk.run.clone(),
-                first: message + 1,
-                last: chunk.last,
-                at: end,
-            };
-            chunk.last = message;
-            let front_is_empty = chunk.first == chunk.last;
-            self.bytes -= (end - start) as usize;
-            self.messages -= 1;
-            match (front_is_empty, rest.first == rest.last) {
-                (true, true) => drop(self.chunks.remove(index)),
-                (true, false) => self.chunks[index] = rest,
-                (false, true) => {}
-                (false, false) => self.chunks.insert(index + 1, rest),
-            }
-            return true;
-        }
-        false
-    }
-
-    /// Drops everything but a message begun; says how many messages that was.
-    fn keep_begun(&mut self, memory: &Arc<Memory>) -> usize {
-        let held = self.messages;
-        let begun = self.chunks.pop_front().and_then(|mut chunk| {
-            chunk.last = chunk.first + 1;
-            (chunk.at > chunk.run.start(chunk.first)).then(|| chunk.detach(memory))
-        });
-        self.chunks.clear();
-        self.bytes = begun.as_ref().map_or(0, Chunk::len);
-        self.messages = begun.is_some().into();
-        self.chunks.extend(begun);
-        held - self.messages
-    }
-
-    fn close(&mut self, reason: CloseReason, frame: Draft, memory: &Arc<Memory>) {
-        if self.closing.is_some() || self.ended {
-            return;
-        }
-        self.closing = Some(reason);
-        if !frame.is_empty() {
-            let last = frame.marks.len() as u32;
-            self.push(Chunk {
-                run: Run::new(frame, memory),
-                first: 0,
-                last,
-                at: 0,
-            });
-        }
-        self.wake();
-    }
-
-    /// Ends it, since its socket failed or its wire panicked.
-    fn fail(&mut self, error: &io::Error) {
-        let panicked = error.get_ref().is_some_and(|error| error.is::<Panicked>());
-        self.panicked |= panicked;
-        self.end(match panicked {
-            true => CloseReason::Internal,
-            false => CloseReason::ConnectionLost,
-        });
-    }
-
-    fn end(&mut self, reason: CloseReason) {
-        self.closing.get_or_insert(reason);
-        self.ended = true;
-        self.chunks = VecDeque::new();
-        self.bytes = 0;
-        self.lost += std::mem::take(&mut self.messages);
-        let wire = self.wire.take();
-        self.panicked |= guarded(|| drop(wire)).is_err();
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        for waker in [self.writer.take(), self.door.take(), self.gone.take()]
-            .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
-    }
-}
-
-impl Chunk {
-    /// The same bytes in a run of their own, where they are few: what is left of one message keeps no large run.
-    fn detach(self, memory: &Arc<Memory>) -> Self {
-        if self.len() > DETACHED {
-            return self;
-        }
-        let mut draft = Draft::default();
-        draft.push(self.bytes(), self.run.marks()[self.first as usize]);
-        Self {
-            run: Run::new(draft, memory),
-            first: 0,
-            last: 1,
-            at: 0,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self.last {
-            0 => 0,
-            last => (self.run.end(last - 1) - self.at) as usize,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.run.bytes()[self.at as usize..][..self.len()]
-    }
-}
-
-/// Writes once, through a wire whose code may panic: that counts as a failed socket.
-fn write(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<usize> {
-    match guarded(|| wire.try_write(bytes)).flatten() {
-        Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
-        Ok(written) => Ok(written.min(bytes.len())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-/// The wire's code panicked.
-#[derive(Debug, thiserror::Error)]
-#[error("the wire panicked")]
-struct Panicked;
-
-/// Calls a wire, in whose code a panic counts as a failed socket.
-fn guarded<T>(call: impl FnOnce() -> T) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|_| io::Error::other(Panicked))
-}
-
-/// Writes the front of what waits; several small chunks in one call.
-fn write_chunks(wire: &mut dyn Wire, chunks: &VecDeque<Chunk>) -> io::Result<usize> {
-    let Some(front) = chunks.front() else {
-        return Ok(0);
-    };
-    if front.len() >= GATHER || chunks.len() == 1 {
-        return write(wire, front.bytes());
-    }
-    let mut gathered = Vec::with_capacity(GATHERED);
-    for chunk in chunks {
-        let room = GATHERED - gathered.len();
-        let bytes = chunk.bytes();
-        gathered.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if bytes.len() >= room {
-            break;
-        }
-    }
-    write(wire, &gathered)
-}
-
-/// Whole frames for a client, ready to be written: what [`Outgoing::next`](crate::Outgoing::next) gives.
-pub struct Frames(Chunk);
-
-impl Frames {
-    /// All of them, one behind the other.
-    pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-
-    /// Frame by frame: for transports whose writes are whole messages.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let Chunk {
-            run, first, last, ..
-        } = &self.0;
-        (*first..*last)
-            .map(|message| &run.bytes()[run.start(message) as usize..run.end(message) as usize])
-            .filter(|frame| !frame.is_empty())
-    }
-}
-
-impl std::fmt::Debug for Frames {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Frames")
-            .field("frames", &(self.0.last - self.0.first))
-            .finish_non_exhaustive()
     }
 }
 

@@ -28,10 +28,12 @@
 //! [`tokio::task::spawn_blocking`] from an async handler, or into a worker.
 
 mod context;
+mod dispatched;
 pub(crate) mod greeting;
 pub(crate) mod module;
 pub(crate) mod queue;
 pub(crate) mod run;
+mod worker;
 
 use std::{fmt, time::Duration};
 

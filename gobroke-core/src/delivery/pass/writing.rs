@@ -1,0 +1,183 @@
+//! Writes: member by member, each what is its share, in slices.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{Pass, joining::encode};
+use crate::{
+    CloseReason,
+    client::ClientShared,
+    delivery::{
+        context::LaneContext,
+        entry::Entry,
+        members::{Members, NONE, Slot},
+        outbox::{Delivered, Over},
+        run::{Draft, Mark, Run},
+    },
+    sync::Instant,
+};
+
+/// How many writes go between two looks at the clock: 8 of them are about 40 µs.
+const WRITES_PER_LOOK: u32 = if cfg!(gobroke_interleavings) { 1 } else { 8 };
+
+impl Pass {
+    /// Writes until the time is over; says whether the pass is done.
+    pub(crate) fn write(
+        &mut self,
+        members: &mut Members,
+        context: &LaneContext,
+        until: Option<Instant>,
+    ) -> bool {
+        let began = Instant::now();
+        let mut left = WRITES_PER_LOOK;
+        let mut looked = began;
+        let done = loop {
+            if !self.write_next(members, context) {
+                break true;
+            }
+            left -= 1;
+            if left == 0 {
+                left = WRITES_PER_LOOK;
+                looked = Instant::now();
+                if until.is_some_and(|until| looked >= until) {
+                    break false;
+                }
+            }
+        };
+        let ended = if left == WRITES_PER_LOOK {
+            looked
+        } else {
+            Instant::now()
+        };
+        self.tally.writing += ended - began;
+        if done {
+            self.finish(members);
+        }
+        done
+    }
+
+    fn write_next(&mut self, members: &mut Members, context: &LaneContext) -> bool {
+        if self.cursor.pending < self.pending_count {
+            let index = self.cursor.pending;
+            self.cursor.pending += 1;
+            self.write_pending(index, members, context);
+            return true;
+        }
+        while let Some(audience) = self.audiences.get(self.cursor.audience) {
+            let list = members.list(audience.list);
+            let Some(&slot) = list.get(self.cursor.member) else {
+                self.cursor.audience += 1;
+                self.cursor.member = 0;
+                continue;
+            };
+            self.cursor.member += 1;
+            if self.write_member(slot, members, context) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes a member the run of its audiences, unless it is written otherwise.
+    fn write_member(&mut self, slot: Slot, members: &mut Members, context: &LaneContext) -> bool {
+        let Some(member) = members.get(slot) else {
+            return false;
+        };
+        let current = self.cursor.audience as u32;
+        let marked = member.pass == self.number;
+        if marked && member.pending != NONE {
+            return false;
+        }
+        let several = marked && member.audiences.len() > 1;
+        if several && member.audiences[0] != current {
+            return false;
+        }
+        let run = match several {
+            false => self.run(current, member.encoder(), context),
+            true => self.merged(&member.audiences, member.encoder(), context),
+        };
+        let client = &member.client;
+        match run {
+            Some(run) => {
+                let delivered = client
+                    .outbox
+                    .deliver(run.bytes(), run.marks(), || run.clone());
+                self.settle(client, delivered, context);
+            }
+            None => client.fail(&context.stats),
+        }
+        true
+    }
+
+    /// Writes a member whose share is its own.
+    fn write_pending(&mut self, index: usize, members: &mut Members, context: &LaneContext) {
+        let mut pending = std::mem::take(&mut self.pendings[index]);
+        if let Some(member) = members.get(pending.slot) {
+            let client = member.client.clone();
+            let mut draft = std::mem::take(&mut self.scratch);
+            draft.clear();
+            if self.share(&pending, members, &client, context, &mut draft) {
+                if !draft.is_empty() {
+                    let kept = || Run::new(copy(&draft.bytes, &draft.marks), &context.memory);
+                    let delivered = client.outbox.deliver(&draft.bytes, &draft.marks, kept);
+                    self.settle(&client, delivered, context);
+                }
+                if let Some(reason) = pending.close.take() {
+                    close(&client, reason, context);
+                }
+            } else {
+                client.fail(&context.stats);
+            }
+            self.scratch = draft;
+        }
+        pending.written = true;
+        self.pendings[index] = pending;
+    }
+
+    /// Writes one message to one client, ahead of this pass.
+    pub(crate) fn write_ahead(
+        &mut self,
+        entry: &Entry,
+        client: &Arc<ClientShared>,
+        context: &LaneContext,
+    ) {
+        let mut draft = std::mem::take(&mut self.scratch);
+        draft.clear();
+        if encode(entry, &client.encoder, &mut draft) {
+            let kept = || Run::new(copy(&draft.bytes, &draft.marks), &context.memory);
+            let delivered = client.outbox.deliver(&draft.bytes, &draft.marks, kept);
+            self.settle(client, delivered, context);
+        } else {
+            client.fail(&context.stats);
+        }
+        self.scratch = draft;
+    }
+
+    /// Counts what became of a delivery, and ends the client where it is over.
+    fn settle(&mut self, client: &Arc<ClientShared>, delivered: Delivered, context: &LaneContext) {
+        self.tally.delivered += u64::from(delivered.taken);
+        self.tally.dropped += u64::from(delivered.dropped);
+        self.tally.writes += 1;
+        match delivered.over {
+            None => {}
+            Some(Over::Lost) => client.closed.store(true, Relaxed),
+            Some(Over::Slow) => {
+                self.tally.slow += 1;
+                context.cut(client, CloseReason::SlowConsumer);
+            }
+        }
+    }
+}
+
+fn copy(bytes: &[u8], marks: &[Mark]) -> Draft {
+    Draft {
+        bytes: bytes.to_vec(),
+        marks: marks.to_vec(),
+    }
+}
+
+/// Closes a client behind what was written.
+fn close(client: &Arc<ClientShared>, reason: CloseReason, context: &LaneContext) {
+    client.closed.store(true, Relaxed);
+    let frame = context.close_frame(client, &reason);
+    client.outbox.close(reason, frame, &context.memory);
+}
