@@ -186,6 +186,11 @@ impl Gate {
         tracing::debug!(endpoint = %self.endpoint(), what, "bad input");
     }
 
+    /// Counts an error of accepting connections, such as no file descriptor being left.
+    pub fn count_accept_error(&self) {
+        self.0.router.stats.accept_errors.add(1);
+    }
+
     /// Counts a panic of code that the endpoint runs for its user (a codec's decoding), and that cost its client alone.
     pub fn count_panic(&self) {
         self.0.router.stats.panics.add(1);

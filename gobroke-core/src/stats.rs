@@ -26,6 +26,7 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) connected: Counter,
     pub(crate) refused: Counter,
+    pub(crate) accept_errors: Counter,
     pub(crate) disconnected: Counter,
     pub(crate) received: Counter,
     pub(crate) rejected: Counter,
@@ -58,6 +59,8 @@ pub struct Stats {
     pub connected: u64,
     /// Connections refused: by limits or by the `on_connect` hook.
     pub refused: u64,
+    /// Errors of endpoints that accept connections: no file descriptor is left, say.
+    pub accept_errors: u64,
     /// Sessions that ended.
     pub disconnected: u64,
     /// Messages from clients that passed the door's middleware.

@@ -70,6 +70,7 @@ async fn accepting_slows_down_is_told_and_goes_on_when_some_come_free() {
     }
     let told = warnings.0.load(Relaxed);
     assert!((1..100).contains(&told), "{told} warnings");
+    assert_eq!(broke.stats().accept_errors, told as u64);
     stop(broke, ()).await;
 }
 

@@ -252,6 +252,7 @@ impl Reach {
                 .sum(),
             dropped: counters.dropped.get(),
             unknown: counters.unknown.get(),
+            accept_errors: counters.accept_errors.get(),
             slow_consumers: counters.slow_consumers.get(),
             idle: counters.idle.get(),
             writes: counters.writes.get(),

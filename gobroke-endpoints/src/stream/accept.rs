@@ -39,14 +39,14 @@ impl Listener {
             tokio::select! {
                 biased;
                 () = gate.closing() => return None,
-                accepted = self.accept() => if let Some(accepted) = accepted {
+                accepted = self.accept(gate) => if let Some(accepted) = accepted {
                     return Some(accepted);
                 },
             }
         }
     }
 
-    async fn accept(&mut self) -> Option<(TcpStream, SocketAddr)> {
+    async fn accept(&mut self, gate: &Gate) -> Option<(TcpStream, SocketAddr)> {
         if let Some(rest) = self.rest {
             tokio::time::sleep(rest).await;
         }
@@ -61,6 +61,7 @@ impl Listener {
                 let rest = self
                     .rest
                     .map_or(FIRST_REST, |rest| (rest * 2).min(LONGEST_REST));
+                gate.count_accept_error();
                 tracing::warn!(%error, ?rest, "cannot accept connections; trying again after a rest");
                 self.rest = Some(rest);
                 None
