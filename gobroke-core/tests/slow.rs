@@ -64,6 +64,8 @@ async fn a_receiver_that_stops_reading_is_closed_and_the_other_999_notice_nothin
     let endpoint = nowhere().options(|options| {
         options.outbox_messages = 256;
         options.outbox_bytes = 64 << 10;
+        // The slow one reads its end when all else is over, however long that takes.
+        options.write_stall = Duration::from_secs(3600);
     });
     let broke = start(Broke::builder().endpoint(endpoint.clone())).await;
     let lean = Arc::new(Lean(0));
