@@ -1,7 +1,7 @@
 # What one types here. The work itself is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help test bench tools cluster
+.PHONY: help test bench profile tools cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,5 +15,8 @@ tools: ## Install what the tests need and this machine lacks
 cluster: ## Start a Redis and three chats behind it, and say what to open
 	@scripts/cluster
 
-bench: ## Run the benchmarks of gobroke-core
-	cargo bench -p gobroke-core
+bench: ## Measure whole servers side by side, and write target/bench/report.md; QUICK=1 for five minutes of it
+	@scripts/bench
+
+profile: ## Draw a flame graph of GoBroke under a load: SCENARIO="fan-out, 1000 receivers, 16 outstanding"
+	@scripts/bench --profile "$(SCENARIO)"

@@ -1,0 +1,152 @@
+//! The floors: what is left when there is no router. No clients, middleware, logic, codecs or policies; a connection
+//! is a socket and a buffer. `floor MODE each` writes each message to each receiver; `floor MODE lanes` gathers what
+//! one read gave, and what comes during a pass, into one write each; `floor MODE rest` lets a lane rest between
+//! passes, where the load calls for it.
+
+mod demand;
+mod frames;
+mod lane;
+mod member;
+
+use std::{cell::RefCell, io, sync::Arc};
+
+use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{
+    lane::{Entry, Lane, To},
+    member::Member,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Each,
+    Lanes,
+    Rest,
+}
+
+struct Server {
+    mode: Mode,
+    kind: Kind,
+    lanes: Vec<Arc<Lane>>,
+}
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let kind = match std::env::args().nth(2).as_deref() {
+        Some("each") => Kind::Each,
+        Some("rest") => Kind::Rest,
+        _ => Kind::Lanes,
+    };
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let server = Arc::new(Server {
+        mode: Mode::from_args(),
+        kind,
+        lanes: (0..workers).map(|_| Arc::default()).collect(),
+    });
+    for lane in &server.lanes {
+        tokio::spawn(lane.clone().run(kind == Kind::Rest));
+    }
+    let listener = TcpListener::bind(ANY).await?;
+    ready(listener.local_addr()?);
+    let mut index = 0;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(serve(server.clone(), stream, index));
+        index += 1;
+    }
+}
+
+thread_local! {
+    /// What is read into: a connection that is idle holds none.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
+}
+
+async fn serve(server: Arc<Server>, stream: TcpStream, index: usize) -> io::Result<()> {
+    let path = frames::answer(&stream).await?;
+    let member = Arc::new(Member::new(stream, index, room(&path)));
+    let lane = &server.lanes[index % server.lanes.len()];
+    lane.admit(member.clone());
+    let ended = Box::pin(read_on(&server, &member)).await;
+    lane.remove(&member);
+    ended
+}
+
+async fn read_on(server: &Server, member: &Arc<Member>) -> io::Result<()> {
+    let mut begun = Vec::new();
+    loop {
+        member.stream.readable().await?;
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            let length = match member.stream.try_read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if begun.is_empty() {
+                let at = server.take(member, &mut buffer[..length]);
+                begun.extend_from_slice(&buffer[at..length]);
+            } else {
+                begun.extend_from_slice(&buffer[..length]);
+                let at = server.take(member, &mut begun);
+                begun.drain(..at);
+            }
+            if begun.is_empty() {
+                begun = Vec::new();
+            }
+            Ok(())
+        });
+        read?;
+    }
+}
+
+impl Server {
+    /// Takes the whole messages of a read, and makes the passes that they ask for.
+    fn take(&self, member: &Arc<Member>, input: &mut [u8]) -> usize {
+        let mut at = 0;
+        while let Some((payload, end)) = frames::next(&mut input[at..]) {
+            let payload = &input[at..][payload];
+            at += end;
+            let to = match self.mode {
+                Mode::All => To::All,
+                Mode::Others | Mode::Ack => To::Others(member.index),
+                Mode::Rooms => To::Room(member.room),
+                Mode::Echo => To::One(member.index),
+            };
+            self.put(payload, to);
+            if self.mode == Mode::Ack {
+                self.put(&payload[..ACK.min(payload.len())], To::One(member.index));
+            }
+        }
+        if self.kind != Kind::Each {
+            self.lanes.iter().for_each(|lane| lane.pass_here());
+        }
+        at
+    }
+
+    fn put(&self, payload: &[u8], to: To) {
+        if self.kind == Kind::Each {
+            let mut frame = Vec::with_capacity(payload.len() + 10);
+            frames::write(payload, &mut frame);
+            for lane in &self.lanes {
+                lane.write_now(&frame, to);
+            }
+            return;
+        }
+        let count = self.lanes.len();
+        match to {
+            To::One(index) => self.lanes[index % count].push(payload, Entry { to, end: 0 }),
+            // All the queues at once: broadcasts have one order everywhere.
+            _ => {
+                let mut queues: Vec<_> = self.lanes.iter().map(|lane| lane.lock()).collect();
+                for queue in &mut queues {
+                    queue.push(payload, Entry { to, end: 0 });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! GoBroke: receive middleware, a dispatched logic, the raw codec, defaults.
+
+use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_core::{Admission, Broke, Logic, LogicContext, LogicResult, Message, Target};
+use gobroke_endpoints::{RawCodec, TcpEndpoint, WebSocketEndpoint};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mode = Mode::from_args();
+    let tcp = std::env::args().nth(2).as_deref() == Some("tcp");
+    let broke = Broke::builder()
+        .receive_middleware(|message: &mut Message| {
+            if message.payload().len() > 1 << 20 {
+                message.reject("too large");
+            }
+        })
+        .logic(Logic::dispatched("bench", move |message, ctx| {
+            handle(mode, message, ctx)
+        }));
+    let codec = || RawCodec::to_logic("bench");
+    let broke = match tcp {
+        true => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec())),
+        false => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec())),
+    };
+    let broke = match mode {
+        Mode::Rooms => broke.on_connect(async |request| {
+            let room = room(request.path.as_deref().unwrap_or_default());
+            Ok(Admission::anonymous().in_group(room.to_string()))
+        }),
+        _ => broke,
+    };
+    let broke = broke.start().await?;
+    let address = broke.address(if tcp { "tcp" } else { "ws" });
+    ready(address.ok_or("it is not bound")?);
+    broke.until_signal().await;
+    Ok(())
+}
+
+fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
+    let Some(sender) = message.client() else {
+        return Ok(());
+    };
+    match mode {
+        Mode::Echo => {
+            let answer = message.clone();
+            ctx.reply(&message, answer)?;
+        }
+        Mode::All => {
+            ctx.broadcast(message)?;
+        }
+        Mode::Others => {
+            message.targets_mut().exclude(sender);
+            ctx.broadcast(message)?;
+        }
+        Mode::Ack => {
+            let acknowledgement = message.payload().slice(..ACK.min(message.payload().len()));
+            message.targets_mut().exclude(sender);
+            ctx.broadcast(message)?;
+            ctx.send(Message::new(acknowledgement).to_client(sender))?;
+        }
+        Mode::Rooms => {
+            let rooms = ctx.local_client(sender).map(|client| client.groups());
+            message.targets_mut().clear();
+            for room in rooms.unwrap_or_default() {
+                message.targets_mut().add(Target::Group(room));
+            }
+            ctx.send(message)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! tokio-tungstenite, as its server example does it: a channel for each client, in a map under a mutex.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_tungstenite::{
+    accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+    },
+};
+
+type Peers = HashMap<SocketAddr, UnboundedSender<Message>>;
+
+struct Server {
+    mode: Mode,
+    /// By room.
+    peers: Mutex<HashMap<usize, Peers>>,
+}
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let server = Arc::new(Server {
+        mode: Mode::from_args(),
+        peers: Mutex::default(),
+    });
+    let listener = TcpListener::bind(ANY).await?;
+    ready(listener.local_addr()?);
+    loop {
+        let (stream, address) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(serve(server.clone(), stream, address));
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the type is the library's")]
+async fn serve(server: Arc<Server>, stream: TcpStream, address: SocketAddr) {
+    let mut place = 0;
+    let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        place = room(request.uri().path());
+        Ok(response)
+    };
+    let Ok(socket) = accept_hdr_async(stream, note).await else {
+        return;
+    };
+    let (mut outgoing, mut incoming) = socket.split();
+    if server.mode == Mode::Echo {
+        while let Some(Ok(message)) = incoming.next().await {
+            if message.is_binary() && outgoing.send(message).await.is_err() {
+                return;
+            }
+        }
+        return;
+    }
+    if server.mode != Mode::Rooms {
+        place = 0;
+    }
+    let (sender, receiver) = unbounded_channel();
+    let peers = || server.peers.lock().unwrap_or_else(PoisonError::into_inner);
+    peers()
+        .entry(place)
+        .or_default()
+        .insert(address, sender.clone());
+    let sending = tokio::spawn(
+        UnboundedReceiverStream::new(receiver)
+            .map(Ok)
+            .forward(outgoing),
+    );
+    while let Some(Ok(message)) = incoming.next().await {
+        let Message::Binary(bytes) = message else {
+            continue;
+        };
+        let with_sender = matches!(server.mode, Mode::All | Mode::Rooms);
+        if let Some(peers) = peers().get(&place) {
+            for (_, peer) in peers
+                .iter()
+                .filter(|(peer, _)| with_sender || **peer != address)
+            {
+                let _ = peer.send(Message::Binary(bytes.clone()));
+            }
+        }
+        if server.mode == Mode::Ack {
+            let _ = sender.send(Message::Binary(bytes.slice(..ACK.min(bytes.len()))));
+        }
+    }
+    sending.abort();
+    if let Some(peers) = peers().get_mut(&place) {
+        peers.remove(&address);
+    }
+}

@@ -1,0 +1,61 @@
+//! What the contenders of the suite have in common: how they are started, and what they do with a message.
+
+use std::net::SocketAddr;
+
+/// What a server does with a message: its first argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everyone gets it, the sender included.
+    All,
+    /// Everyone but the sender gets it, and the sender an acknowledgement: its own first 32 bytes.
+    Ack,
+    /// Everyone but the sender gets it.
+    Others,
+    /// Those in the room that the connection's path names (`/7`) get it, the sender included.
+    Rooms,
+    /// The sender gets it back.
+    Echo,
+}
+
+/// How many bytes of a message its acknowledgement repeats: who sent it, which it was, and when.
+pub const ACK: usize = 32;
+
+impl Mode {
+    /// The first argument of the program.
+    pub fn from_args() -> Self {
+        let mode = std::env::args().nth(1).unwrap_or_default();
+        Self::parse(&mode).unwrap_or_else(|| {
+            eprintln!("usage: PROGRAM all|ack|others|rooms|echo");
+            std::process::exit(2)
+        })
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::All, Self::Ack, Self::Others, Self::Rooms, Self::Echo]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Ack => "ack",
+            Self::Others => "others",
+            Self::Rooms => "rooms",
+            Self::Echo => "echo",
+        }
+    }
+}
+
+/// The room that a path names.
+pub fn room(path: &str) -> usize {
+    path.trim_start_matches('/').parse().unwrap_or(0)
+}
+
+/// Says where the server listens.
+pub fn ready(address: SocketAddr) {
+    println!("ready {address}");
+}
+
+/// An address of this machine with a free port.
+pub const ANY: &str = "127.0.0.1:0";

@@ -1,0 +1,195 @@
+//! One round: a server is started, put under a load, and looked at.
+
+use std::{
+    fmt, io,
+    time::{Duration, Instant},
+};
+
+use gobroke_bench::Mode;
+
+use crate::{
+    load::{Generator, Load, Pace, connection::Connection, dialect::Dialect},
+    scenario::Kind,
+    server::{Contender, Server},
+};
+
+#[derive(Clone, Copy)]
+pub struct Times {
+    pub warm_up: Duration,
+    pub measured: Duration,
+}
+
+/// What a round found. Where a figure has no meaning for a scenario, it is none.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// The server's processor time for each delivered message, in microseconds; in churn, for each connection.
+    pub cpu: Option<f64>,
+    /// Delivered messages a second; in churn, connections.
+    pub throughput: Option<f64>,
+    /// Milliseconds: median, 99 % and 99.9 %.
+    pub latency: Option<[f64; 3]>,
+    /// Resident memory at the end, in MiB.
+    pub memory: Option<f64>,
+    /// Resident memory for each connection, in KiB.
+    pub per_connection: Option<f64>,
+    pub lost: u64,
+    pub doubled: u64,
+    pub disordered: u64,
+    /// It delivered less than 95 % of what it was sent at a fixed rate.
+    pub fell_behind: bool,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cpu) = self.cpu {
+            write!(f, "{cpu:8.2} µs ")?;
+        }
+        if let Some(throughput) = self.throughput {
+            write!(f, "{:8.1} k/s ", throughput / 1000.0)?;
+        }
+        if let Some([p50, p99, _]) = self.latency {
+            write!(f, "p50 {p50:.2} ms p99 {p99:.2} ms ")?;
+        }
+        if let Some(memory) = self.per_connection {
+            write!(f, "{memory:8.1} KiB a connection ")?;
+        }
+        if self.fell_behind {
+            write!(f, "DOES NOT HOLD ")?;
+        }
+        if self.lost + self.doubled + self.disordered > 0 {
+            write!(
+                f,
+                "lost {} doubled {} disordered {}",
+                self.lost, self.doubled, self.disordered
+            )?;
+        }
+        Ok(())
+    }
+}
+
+pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<Figures> {
+    match *kind {
+        Kind::Load(load) | Kind::Tcp(load) => under_load(contender, load, times),
+        Kind::Idle(connections) => idle(contender, connections),
+        Kind::Churn => churn(contender, times),
+    }
+}
+
+fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Figures> {
+    let server = Server::start(contender, load.mode)?;
+    let generator = Generator::connect(load, contender.dialect, server.address)?;
+    let mut cpu = Vec::new();
+    let seen = generator.run(times.warm_up, times.measured, || cpu.push(server.cpu()))?;
+    let used = cpu[1] - cpu[0];
+    let throughput = seen.delivered as f64 / seen.elapsed.as_secs_f64();
+    let milliseconds = |share: f64| seen.latency.value_at_quantile(share) as f64 / 1000.0;
+    let fell_behind = match load.pace {
+        Pace::Window(_) => false,
+        Pace::Rate(rate) => {
+            let receivers = if load.mode == Mode::Others {
+                load.connections - 1
+            } else {
+                load.connections
+            };
+            throughput < 0.95 * f64::from(rate) * receivers as f64
+        }
+    };
+    Ok(Figures {
+        cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),
+        throughput: Some(throughput),
+        latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
+        memory: Some(server.memory() as f64 / f64::from(1 << 20)),
+        lost: seen.lost,
+        doubled: seen.doubled,
+        disordered: seen.disordered,
+        fell_behind,
+        ..Figures::default()
+    })
+}
+
+fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
+    let server = Server::start(contender, Mode::Echo)?;
+    let open = || Connection::open(contender.dialect, server.address, 0, Mode::Echo);
+    // What the first ones cost once is not theirs.
+    let mut all = (0..100).map(|_| open()).collect::<io::Result<Vec<_>>>()?;
+    settle();
+    let before = server.memory();
+    for _ in 0..connections {
+        all.push(open()?);
+    }
+    settle();
+    let used = server.memory().saturating_sub(before);
+    Ok(Figures {
+        per_connection: Some(used as f64 / 1024.0 / connections as f64),
+        memory: Some(server.memory() as f64 / f64::from(1 << 20)),
+        ..Figures::default()
+    })
+}
+
+/// Handshakes end a little after they were answered.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+fn churn(contender: &Contender, times: Times) -> io::Result<Figures> {
+    let server = Server::start(contender, Mode::Rooms)?;
+    let mut payload = [b'x'; 128];
+    let mut buffer = vec![0; 64 << 10];
+    let began = Instant::now();
+    let mut cpu = server.cpu();
+    let mut from = began;
+    let (mut cycles, mut warm) = (0u64, false);
+    while from.elapsed() < times.measured {
+        if !warm && began.elapsed() >= times.warm_up {
+            (warm, cycles, cpu, from) = (true, 0, server.cpu(), Instant::now());
+        }
+        let mut connection = Connection::open(contender.dialect, server.address, 0, Mode::Rooms)?;
+        crate::load::Header {
+            sender: 0,
+            number: 1,
+            nanos: 0,
+        }
+        .write(&mut payload);
+        say_until_heard(
+            &mut connection,
+            contender.dialect,
+            &payload,
+            &mut buffer,
+            began,
+        )?;
+        cycles += 1;
+    }
+    Ok(Figures {
+        cpu: Some((server.cpu() - cpu).as_secs_f64() * 1e6 / cycles.max(1) as f64),
+        throughput: Some(cycles as f64 / from.elapsed().as_secs_f64()),
+        ..Figures::default()
+    })
+}
+
+/// Sends, and again where the server had not yet let it into its room.
+fn say_until_heard(
+    connection: &mut Connection,
+    dialect: Dialect,
+    payload: &[u8],
+    buffer: &mut [u8],
+    began: Instant,
+) -> io::Result<()> {
+    for _ in 0..1000 {
+        connection.put(dialect, payload);
+        connection.flush()?;
+        let patience = Instant::now() + Duration::from_millis(20);
+        while Instant::now() < patience {
+            let mut heard = false;
+            connection.read(
+                buffer,
+                dialect,
+                |payload, _| heard |= !payload.is_empty(),
+                began,
+            )?;
+            if heard {
+                return Ok(());
+            }
+        }
+    }
+    Err(io::Error::other("it is not heard"))
+}

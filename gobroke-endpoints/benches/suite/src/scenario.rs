@@ -1,0 +1,122 @@
+//! What is measured.
+
+use gobroke_bench::Mode;
+
+use crate::load::{Load, Pace};
+
+pub struct Scenario {
+    pub name: String,
+    pub kind: Kind,
+    /// Part of the quick selection.
+    pub quick: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Load(Load),
+    /// So many connections that say nothing.
+    Idle(usize),
+    /// Connect, join a room, say something there, leave: one after the other.
+    Churn,
+    /// TCP, to be compared with nats-server.
+    Tcp(Load),
+}
+
+impl Scenario {
+    fn load(name: impl Into<String>, quick: bool, load: Load) -> Self {
+        Self {
+            name: name.into(),
+            kind: Kind::Load(load),
+            quick,
+        }
+    }
+}
+
+/// All of them, in the order of the report.
+pub fn all() -> Vec<Scenario> {
+    let fan_out = |receivers: usize, window: usize, payload: usize| Load {
+        mode: Mode::All,
+        connections: receivers,
+        senders: 1,
+        room: receivers,
+        pace: Pace::Window(window),
+        payload,
+    };
+    let busy = |mode: Mode, rate: u32| Load {
+        mode,
+        connections: 1000,
+        senders: 100,
+        room: 1000,
+        pace: Pace::Rate(rate),
+        payload: 128,
+    };
+    let echo = |connections: usize, window: usize| Load {
+        mode: Mode::Echo,
+        connections,
+        senders: 1,
+        room: 1,
+        pace: Pace::Window(window),
+        payload: 128,
+    };
+    let mut all = Vec::new();
+    for receivers in [100, 1000, 5000] {
+        for window in [1, 16, 64] {
+            let quick = matches!((receivers, window), (100, 1 | 16) | (1000, 16));
+            let name = format!("fan-out, {receivers} receivers, {window} outstanding");
+            all.push(Scenario::load(name, quick, fan_out(receivers, window, 128)));
+        }
+    }
+    for (payload, size) in [(64, "64 B"), (1024, "1 KiB"), (16 << 10, "16 KiB")] {
+        let name = format!("fan-out, 100 receivers, 16 outstanding, {size}");
+        all.push(Scenario::load(name, false, fan_out(100, 16, payload)));
+    }
+    for rate in [50, 300, 1000] {
+        let name = format!("busy room, {rate} messages/s");
+        all.push(Scenario::load(name, rate > 50, busy(Mode::All, rate)));
+    }
+    for (mode, how) in [
+        (Mode::Others, "sender left out"),
+        (Mode::Ack, "sender left out, acknowledged"),
+    ] {
+        let name = format!("busy room, 1000 messages/s, {how}");
+        all.push(Scenario::load(name, mode == Mode::Ack, busy(mode, 1000)));
+    }
+    all.push(Scenario::load(
+        "100 rooms of 10, 16 outstanding",
+        true,
+        Load {
+            mode: Mode::Rooms,
+            connections: 1000,
+            senders: 1,
+            room: 10,
+            pace: Pace::Window(16),
+            payload: 128,
+        },
+    ));
+    for connections in [100, 1000] {
+        for window in [1, 16] {
+            let name = format!("echo, {connections} connections, {window} outstanding");
+            all.push(Scenario::load(
+                name,
+                connections == 100,
+                echo(connections, window),
+            ));
+        }
+    }
+    all.push(Scenario {
+        name: "idle, 10000 connections".into(),
+        kind: Kind::Idle(10_000),
+        quick: true,
+    });
+    all.push(Scenario {
+        name: "churn".into(),
+        kind: Kind::Churn,
+        quick: true,
+    });
+    all.push(Scenario {
+        name: "TCP fan-out, 100 receivers, 16 outstanding".into(),
+        kind: Kind::Tcp(fan_out(100, 16, 128)),
+        quick: true,
+    });
+    all
+}
