@@ -93,6 +93,11 @@ async fn every_instance_knows_the_same_of_a_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_revoked_is_revoked_everywhere() {
+    conformance::what_is_revoked_is_revoked_everywhere(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reconnect_elsewhere_replaces_the_older_session() {
     conformance::a_reconnect_elsewhere_replaces_the_older_session(&MemoryCluster::new()).await;
 }

@@ -28,6 +28,7 @@ checks! {
     a_reconnect_elsewhere_replaces_the_older_session(),
     an_instance_that_stops_is_gone_at_once(),
     a_dead_instance_takes_its_clients_with_it(),
+    what_is_revoked_is_revoked_everywhere(),
     an_outage_is_made_up_for(),
     lost_records_are_written_again(),
 }

@@ -33,6 +33,7 @@ pub use self::{
         a_dead_instance_takes_its_clients_with_it,
         a_reconnect_elsewhere_replaces_the_older_session, an_instance_that_stops_is_gone_at_once,
         every_instance_knows_the_same_of_a_client, listings_cover_all_instances_in_pages,
+        what_is_revoked_is_revoked_everywhere,
     },
     outage::{
         an_outage_is_made_up_for, lost_records_are_written_again, random_faults_are_accounted_for,
@@ -40,7 +41,7 @@ pub use self::{
 };
 use super::{Cluster, ClusterStats, Faults, MemoryCluster};
 use crate::{
-    Admission, Broke, ClientId, ConnectRequest, Message, Name, Targets,
+    Admission, Broke, ClientId, ConnectRequest, Grant, Message, Name, Refusal, Targets,
     testing::{TestClient, TestEndpoint},
 };
 
@@ -128,6 +129,7 @@ pub async fn run<S: Setup>(setup: impl AsyncFn() -> S) {
     a_reconnect_elsewhere_replaces_the_older_session(&setup().await).await;
     an_instance_that_stops_is_gone_at_once(&setup().await).await;
     a_dead_instance_takes_its_clients_with_it(&setup().await).await;
+    what_is_revoked_is_revoked_everywhere(&setup().await).await;
     an_outage_is_made_up_for(&setup().await).await;
     lost_records_are_written_again(&setup().await).await;
     random_faults_are_accounted_for(&setup().await, 1).await;
@@ -148,11 +150,10 @@ impl Instance {
             .instance(name)
             .endpoint(endpoint.clone())
             .on_connect(async |request: ConnectRequest| {
-                let id = request
-                    .query
-                    .as_deref()
-                    .and_then(|id| id.parse::<ClientId>().ok());
-                Ok(id.map_or_else(Admission::anonymous, Admission::identified))
+                let subject = request.query.unwrap_or_default();
+                let id = subject.parse::<ClientId>();
+                let admission = id.map_or_else(|_| Admission::anonymous(), Admission::identified);
+                Ok(admission.with_grant(Grant::of_subject(subject)))
             })
             .cluster(setup.cluster(name).await)
             .start()
@@ -186,14 +187,18 @@ impl Instance {
 
     /// Connects a client that is known by this id.
     async fn connect_as(&self, id: ClientId) -> TestClient {
+        match self.try_connect_as(id).await {
+            Ok(client) => client,
+            Err(refusal) => panic!("a client is refused: {refusal}"),
+        }
+    }
+
+    async fn try_connect_as(&self, id: ClientId) -> Result<TestClient, Refusal> {
         let request = ConnectRequest {
             query: Some(id.to_string()),
             ..ConnectRequest::default()
         };
-        match self.endpoint.connect_as(request).await {
-            Ok(client) => client,
-            Err(refusal) => panic!("a client is refused: {refusal}"),
-        }
+        self.endpoint.connect_as(request).await
     }
 
     fn name(&self) -> &Name {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Instance, Setup, eventually, expect, stop_all, within};
-use crate::{ClientId, Message, cluster::Cursor};
+use crate::{ClientId, Message, Revocation, cluster::Cursor};
 
 /// `clients` lists every client of every instance once, in pages.
 ///
@@ -223,4 +223,30 @@ pub async fn a_dead_instance_takes_its_clients_with_it(setup: &dyn Setup) {
     eventually("it is counted", async || one.stats().unknown == unknown + 1).await;
     stop_all([one, three]).await;
     drop(two);
+}
+
+/// Whom one instance revokes is closed and refused by all, and by those that join later.
+///
+/// # Panics
+/// Where the promise is not kept.
+pub async fn what_is_revoked_is_revoked_everywhere(setup: &dyn Setup) {
+    let [one, two] = Instance::start_all(setup, ["one", "two"]).await;
+    let (mut dismissed, stays) = (two.connect().await, two.connect().await);
+    let id = dismissed.id();
+    let here = one.broke.revoke(Revocation::subject(id.to_string()));
+    assert_eq!(here, 0, "it is elsewhere");
+    assert_eq!(dismissed.closed().await.map(|(code, _)| code), Some(4004));
+    let three = Instance::start(setup, "three").await;
+    for instance in [&one, &two, &three] {
+        // An instance that joins is told once it is seen.
+        let refused = async || {
+            let refused = instance.try_connect_as(id).await.err();
+            refused.is_some_and(|refusal| refusal.status() == 401)
+        };
+        eventually("it is refused", refused).await;
+        instance.connect().await;
+    }
+    let stays = two.broke.local_client(stays.id());
+    assert!(stays.is_some_and(|client| !client.is_closed()));
+    stop_all([one, two, three]).await;
 }
