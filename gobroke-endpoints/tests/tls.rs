@@ -1,6 +1,6 @@
-//! TLS over real sockets: with rustls as the client, and with `openssl s_client`.
+//! TLS over real sockets: with rustls as the client, and with `openssl s_client` and `curl`.
 
-#![cfg(all(feature = "tls", feature = "tcp", feature = "ws"))]
+#![cfg(all(feature = "tls", feature = "tcp", feature = "ws", feature = "http"))]
 
 mod common;
 
@@ -13,13 +13,15 @@ use std::{
 
 use common::{TcpClient, address, bad_input, echo, soon, stop};
 use futures_util::{SinkExt, StreamExt};
-use gobroke_core::{Admission, Broke, CloseReason, ConnectRequest, TlsInfo};
-use gobroke_endpoints::{RawCodec, TcpEndpoint, Tls, TrustedProxies, WebSocketEndpoint};
+use gobroke_core::{Admission, Broke, CloseReason, ConnectRequest, Refusal, TlsInfo};
+use gobroke_endpoints::{
+    HttpEndpoint, JsonCodec, RawCodec, TcpEndpoint, Tls, TrustedProxies, WebSocketEndpoint,
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::{Signal, getpid, kill_process};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Command,
 };
@@ -324,6 +326,66 @@ async fn a_clients_certificate_is_asked_for_verified_and_told() {
         assert_eq!(bad_input(&broke, "tls_handshake"), 1 + u64::from(required));
         stop(broke, client).await;
     }
+}
+
+#[tokio::test]
+async fn over_http_and_websocket_who_shows_a_certificate_is_known_by_its_subject() {
+    let authority = Authority::new();
+    authority.sign("sensor-7");
+    let tls = || authority.server().ask_clients(authority.path("ca.pem"));
+    let http = HttpEndpoint::bind("127.0.0.1:0")
+        .codec(JsonCodec::to_logic("echo"))
+        .tls(tls());
+    let broke = echo(ws(tls()))
+        .endpoint(http)
+        .on_connect(async |request: ConnectRequest| {
+            let client = request.tls.as_ref().and_then(|tls| tls.client.as_ref());
+            let client = client.ok_or_else(|| Refusal::unauthorized("show a certificate"))?;
+            Ok(Admission::anonymous().with_metadata("subject", client.subject.as_str()))
+        })
+        .start()
+        .await
+        .expect("it starts");
+    let port = broke.address("http").expect("it listens").port();
+    let url = format!("https://localhost:{port}/");
+    let curl = || {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--no-buffer", "--cacert"])
+            .arg(authority.path("ca.pem"))
+            .arg(&url)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        curl
+    };
+    let refused = soon(curl().output()).await.expect("curl runs");
+    assert_eq!(refused.stdout, b"show a certificate");
+    let mut curl = curl()
+        .arg("--cert")
+        .arg(authority.path("sensor-7.pem"))
+        .arg("--key")
+        .arg(authority.path("sensor-7.key"))
+        .spawn()
+        .expect("curl starts");
+    let output = BufReader::new(curl.stdout.take().expect("its output"));
+    let mut lines = output.lines();
+    while !soon(lines.next_line())
+        .await
+        .expect("text")
+        .expect("more")
+        .contains("welcome")
+    {}
+
+    let client = open(&broke, &authority.client(Some((&authority, "sensor-7")))).await;
+    soon(async {
+        while broke.local_client_count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for client in broke.local_clients() {
+        assert_eq!(client.metadata()["subject"], "CN=sensor-7");
+    }
+    stop(broke, (client, curl)).await;
 }
 
 #[tokio::test]

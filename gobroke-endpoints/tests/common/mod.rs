@@ -50,6 +50,7 @@ pub(crate) fn bad_input(broke: &Broke, what: &str) -> u64 {
 }
 
 /// A client that writes bytes and reads frames behind lengths.
+#[derive(Debug)]
 pub(crate) struct TcpClient(pub(crate) TcpStream);
 
 impl TcpClient {
