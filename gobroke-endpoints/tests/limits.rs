@@ -52,7 +52,7 @@ async fn connect(broke: &Broke, transport: &str, from: Ipv4Addr) -> Result<Insid
         "http" => {
             stream
                 .write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                .await
+                .await;
         }
         _ => {}
     }

@@ -14,6 +14,10 @@ use crate::{CloseReason, client::ClientShared, delivery::entry::Entry};
 /// One tick: pings, pong deadlines and write stalls are this coarse.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
+/// How many connections are pinged or closed before others have their turn: thousands may be due at once, and each that
+/// is closed is some work of its own task.
+const AT_A_TIME: usize = 32;
+
 /// Coarse time since the start.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -67,8 +71,11 @@ pub(crate) async fn watch(router: Weak<Router>, stopped: CancellationToken) {
         router.registry.for_each_session(|client| {
             due.extend(look(client, now).map(|what| (client.clone(), what)));
         });
-        for (client, what) in due {
+        for (number, (client, what)) in due.into_iter().enumerate() {
             act(&router, &client, what, now);
+            if number % AT_A_TIME == AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

@@ -87,15 +87,15 @@ pub(super) fn decode(
         .unwrap_or(Err(CloseReason::Internal))
 }
 
-/// Reads once and forgets; says whether something came, and not the end or an error.
-pub(super) async fn read_away<R: AsyncRead + Unpin>(stream: &mut R) -> bool {
+/// Reads once and forgets; says how much came, which is nothing at the end or after an error.
+pub(super) async fn read_away<R: AsyncRead + Unpin>(stream: &mut R) -> usize {
     poll_fn(|cx| {
         let read = with_buffer(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
             let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
             read.map_ok(|()| buffer.filled().len())
         });
-        read.map(|read| matches!(read, Ok(1..)))
+        read.map(|read| read.unwrap_or(0))
     })
     .await
 }
