@@ -426,3 +426,23 @@ impl Outgoing<'_> {
         self.client.0.outbox.closing()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{client::ClientShared, delivery::outbox::Outbox};
+
+    #[test]
+    fn what_each_connection_holds_does_not_grow() {
+        // With the task of its connection and the socket's registration: 2 KiB for one that is idle.
+        assert!(size_of::<Client>() <= 8, "{}", size_of::<Client>());
+        assert!(
+            size_of::<ClientShared>() <= 416,
+            "{}",
+            size_of::<ClientShared>()
+        );
+        assert!(size_of::<Outbox>() <= 208, "{}", size_of::<Outbox>());
+        assert!(size_of::<Session>() <= 104, "{}", size_of::<Session>());
+        assert!(size_of::<Batch>() <= 40, "{}", size_of::<Batch>());
+    }
+}
