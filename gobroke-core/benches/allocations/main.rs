@@ -153,8 +153,8 @@ fn count_between_instances(baseline: &mut Baseline) {
     runtime.block_on(there.broke.stop());
 }
 
-fn reply(message: Message, ctx: &LogicContext) -> LogicResult {
-    ctx.reply(&message, message.clone())?;
+fn reply(message: &Message, ctx: &LogicContext) -> LogicResult {
+    ctx.reply(message, message.clone())?;
     Ok(())
 }
 
@@ -185,8 +185,14 @@ fn main() -> ExitCode {
     let say = Logic::dispatched("logic", move |message, ctx| say(message, ctx, &room));
     let others = (LISTENERS - 1) * PAYLOAD;
     for (name, logic, clients, bytes) in [
-        one("dispatched", Logic::dispatched("logic", reply)),
-        one("worker", Logic::worker("logic", reply)),
+        one(
+            "dispatched",
+            Logic::dispatched("logic", |message, ctx| reply(&message, ctx)),
+        ),
+        one(
+            "worker",
+            Logic::worker("logic", |message, ctx| reply(&message, ctx)),
+        ),
         ("broadcast", broadcast, LISTENERS, LISTENERS * PAYLOAD),
         (
             "to a room, acknowledged",
