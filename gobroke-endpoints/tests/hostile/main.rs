@@ -144,7 +144,11 @@ async fn start(budget: &ReceiveBudget) -> Broke {
     let tcp = TcpEndpoint::bind("127.0.0.1:0").codec(raw());
     let http = HttpEndpoint::bind("127.0.0.1:0")
         .codec(raw())
-        .configure(|options| options.handshake_timeout = Duration::from_secs(3))
+        .configure(|options| {
+            options.handshake_timeout = Duration::from_secs(3);
+            // Who sent more than the request and is gone is noticed by a write alone.
+            options.ping_interval = Some(Duration::from_secs(1));
+        })
         .message_timeout(Duration::from_secs(2))
         .resume_within(Duration::from_secs(1));
     let builder = echo(ws().configure(|options| options.max_message = LIMIT))
