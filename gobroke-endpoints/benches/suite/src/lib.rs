@@ -15,6 +15,8 @@ pub enum Mode {
     Rooms,
     /// The sender gets it back.
     Echo,
+    /// Those in room 0 get what is said there; everyone else gets back what it sends.
+    Beside,
 }
 
 /// How many bytes of a message its acknowledgement repeats: who sent it, which it was, and when.
@@ -25,15 +27,22 @@ impl Mode {
     pub fn from_args() -> Self {
         let mode = std::env::args().nth(1).unwrap_or_default();
         Self::parse(&mode).unwrap_or_else(|| {
-            eprintln!("usage: PROGRAM all|ack|others|rooms|echo");
+            eprintln!("usage: PROGRAM all|ack|others|rooms|echo|beside");
             std::process::exit(2)
         })
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [Self::All, Self::Ack, Self::Others, Self::Rooms, Self::Echo]
-            .into_iter()
-            .find(|mode| mode.name() == name)
+        [
+            Self::All,
+            Self::Ack,
+            Self::Others,
+            Self::Rooms,
+            Self::Echo,
+            Self::Beside,
+        ]
+        .into_iter()
+        .find(|mode| mode.name() == name)
     }
 
     pub fn name(self) -> &'static str {
@@ -43,6 +52,7 @@ impl Mode {
             Self::Others => "others",
             Self::Rooms => "rooms",
             Self::Echo => "echo",
+            Self::Beside => "beside",
         }
     }
 }

@@ -174,10 +174,11 @@ fn run(options: &Options) -> std::io::Result<()> {
         .collect();
     let mut report = Report::default();
     for (number, scenario) in scenarios.iter().enumerate() {
-        let contenders = if let Kind::Tcp(_) = scenario.kind {
-            TCP_CONTENDERS
-        } else {
-            CONTENDERS
+        let contenders = match scenario.kind {
+            Kind::Tcp(_) => TCP_CONTENDERS,
+            // Its target is the room's own pass.
+            Kind::Beside(_) => &CONTENDERS[..1],
+            _ => CONTENDERS,
         };
         let contenders: Vec<_> = contenders
             .iter()

@@ -188,6 +188,10 @@ fn table(entries: &[Entry]) -> String {
             Some(_) => format!("{} KiB each", cell(1, &|figures| figures.per_connection)),
             None => cell(0, &|figures| figures.memory) + " MiB",
         };
+        let memory = match spread(rounds, |figures| figures.pass) {
+            Some(pass) => format!("{memory}, beside a pass of {:.2} ms", pass.median),
+            None => memory,
+        };
         let bold = if entry.role == Role::Gobroke {
             "**"
         } else {

@@ -22,7 +22,8 @@ pub struct Times {
 /// What a round found. Where a figure has no meaning for a scenario, it is none.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// The server's processor time for each delivered message, in microseconds; in churn, for each connection.
+    /// The server's processor time for each delivered message, in microseconds; in churn, for each connection, and
+    /// where connections are idle, for each of the last thousand.
     pub cpu: Option<f64>,
     /// Delivered messages a second; in churn, connections.
     pub throughput: Option<f64>,
@@ -32,6 +33,9 @@ pub struct Figures {
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
     pub per_connection: Option<f64>,
+    /// Where a room is busy beside what is measured: how long its messages took to reach its last member, in
+    /// milliseconds.
+    pub pass: Option<f64>,
     pub lost: u64,
     pub doubled: u64,
     pub disordered: u64,
@@ -53,6 +57,9 @@ impl fmt::Display for Figures {
         if let Some(memory) = self.per_connection {
             write!(f, "{memory:8.1} KiB a connection ")?;
         }
+        if let Some(pass) = self.pass {
+            write!(f, "beside a pass of {pass:.2} ms ")?;
+        }
         if self.fell_behind {
             write!(f, "DOES NOT HOLD ")?;
         }
@@ -71,6 +78,7 @@ pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<F
     match *kind {
         Kind::Load(load) | Kind::Tcp(load) => under_load(contender, load, times),
         Kind::Idle(connections) => idle(contender, connections),
+        Kind::Beside(room) => beside(contender, room, times),
         Kind::Churn => churn(contender, times),
     }
 }
@@ -114,14 +122,53 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     let mut all = (0..100).map(|_| open()).collect::<io::Result<Vec<_>>>()?;
     settle();
     let before = server.memory();
-    for _ in 0..connections {
+    let mut cpu = server.cpu();
+    for index in 0..connections {
+        // What the last thousand cost, beside all the others.
+        if connections - index == 1000 {
+            cpu = server.cpu();
+        }
         all.push(open()?);
     }
+    let cpu = server.cpu() - cpu;
     settle();
     let used = server.memory().saturating_sub(before);
     Ok(Figures {
+        cpu: Some(cpu.as_secs_f64() * 1e6 / connections.min(1000) as f64),
         per_connection: Some(used as f64 / 1024.0 / connections as f64),
         memory: Some(server.memory() as f64 / f64::from(1 << 20)),
+        ..Figures::default()
+    })
+}
+
+/// A message every few milliseconds, there and back, while a room beside it is busy. The room's own figures are its
+/// throughput and memory; the latencies are the message's, and `pass` is how long the room took.
+fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures> {
+    let server = Server::start(contender, room.mode)?;
+    let generator = Generator::connect(room, contender.dialect, server.address)?;
+    let alone = Load {
+        mode: Mode::Echo,
+        connections: 1,
+        pace: Pace::Rate(200),
+        ..room
+    };
+    let alone = Load { room: 1, ..alone };
+    let outside = Generator::connect_to(alone, contender.dialect, server.address, 1)?;
+    let (room, outside) = std::thread::scope(|scope| {
+        let room = scope.spawn(|| generator.run(times.warm_up, times.measured, || {}));
+        let outside = outside.run(times.warm_up, times.measured, || {});
+        (room.join(), outside)
+    });
+    let room = room.map_err(|_| io::Error::other("the room's load panicked"))??;
+    let outside = outside?;
+    let milliseconds = |share: f64| outside.latency.value_at_quantile(share) as f64 / 1000.0;
+    Ok(Figures {
+        latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
+        throughput: Some(room.delivered as f64 / room.elapsed.as_secs_f64()),
+        pass: Some(room.latency.value_at_quantile(0.99) as f64 / 1000.0),
+        lost: room.lost + outside.lost,
+        doubled: room.doubled + outside.doubled,
+        disordered: room.disordered + outside.disordered,
         ..Figures::default()
     })
 }

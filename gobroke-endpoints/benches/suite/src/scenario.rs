@@ -18,6 +18,8 @@ pub enum Kind {
     Idle(usize),
     /// Connect, join a room, say something there, leave: one after the other.
     Churn,
+    /// A message to someone outside a busy room: the room's load, which is not looked at.
+    Beside(Load),
     /// TCP, to be compared with nats-server.
     Tcp(Load),
 }
@@ -93,6 +95,30 @@ pub fn all() -> Vec<Scenario> {
             payload: 128,
         },
     ));
+    for (rooms, size) in [(1000, 10), (1, 10_000)] {
+        let load = Load {
+            mode: Mode::Rooms,
+            connections: 10_000,
+            senders: 1,
+            room: size,
+            pace: Pace::Window(16),
+            payload: 128,
+        };
+        let name = format!("growth: {rooms} rooms of {size}, 16 outstanding");
+        all.push(Scenario::load(name, false, load));
+    }
+    all.push(Scenario {
+        name: "direct message beside a room of 5000 with 5 messages/s".into(),
+        kind: Kind::Beside(Load {
+            mode: Mode::Beside,
+            connections: 5000,
+            senders: 1,
+            room: 5000,
+            pace: Pace::Rate(5),
+            payload: 128,
+        }),
+        quick: true,
+    });
     for connections in [100, 1000] {
         for window in [1, 16] {
             let name = format!("echo, {connections} connections, {window} outstanding");
@@ -103,11 +129,13 @@ pub fn all() -> Vec<Scenario> {
             ));
         }
     }
-    all.push(Scenario {
-        name: "idle, 10000 connections".into(),
-        kind: Kind::Idle(10_000),
-        quick: true,
-    });
+    for connections in [1_000, 10_000] {
+        all.push(Scenario {
+            name: format!("idle, {connections} connections"),
+            kind: Kind::Idle(connections),
+            quick: connections == 10_000,
+        });
+    }
     all.push(Scenario {
         name: "churn".into(),
         kind: Kind::Churn,

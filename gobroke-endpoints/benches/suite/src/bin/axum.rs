@@ -24,7 +24,7 @@ use tokio_stream::wrappers::{BroadcastStream, UnboundedReceiverStream};
 
 /// More than is ever under way: a receiver that lags would lose messages.
 const CAPACITY: usize = 1 << 14;
-const ROOMS: usize = 100;
+const ROOMS: usize = 1000;
 
 struct Server {
     mode: Mode,
@@ -37,7 +37,7 @@ async fn main() -> std::io::Result<()> {
     let mode = Mode::from_args();
     let rooms = if mode == Mode::Rooms { ROOMS } else { 1 };
     let capacity = if mode == Mode::Rooms {
-        CAPACITY / 8
+        CAPACITY / 32
     } else {
         CAPACITY
     };

@@ -1,7 +1,7 @@
 //! GoBroke: receive middleware, a dispatched logic, the raw codec, defaults.
 
 use gobroke_bench::{ACK, ANY, Mode, ready, room};
-use gobroke_core::{Admission, Broke, Logic, LogicContext, LogicResult, Message, Target};
+use gobroke_core::{Admission, Broke, ClientId, Logic, LogicContext, LogicResult, Message, Target};
 use gobroke_endpoints::{RawCodec, TcpEndpoint, WebSocketEndpoint};
 
 #[global_allocator]
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         false => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec())),
     };
     let broke = match mode {
-        Mode::Rooms => broke.on_connect(async |request| {
+        Mode::Rooms | Mode::Beside => broke.on_connect(async |request| {
             let room = room(request.path.as_deref().unwrap_or_default());
             Ok(Admission::anonymous().in_group(room.to_string()))
         }),
@@ -44,6 +44,14 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
         return Ok(());
     };
     match mode {
+        Mode::Beside if !is_in_room(ctx, sender) => {
+            let answer = message.clone();
+            ctx.reply(&message, answer)?;
+        }
+        Mode::Beside => {
+            message.targets_mut().clear();
+            ctx.send(message.to_group("0"))?;
+        }
         Mode::Echo => {
             let answer = message.clone();
             ctx.reply(&message, answer)?;
@@ -71,4 +79,9 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
         }
     }
     Ok(())
+}
+
+fn is_in_room(ctx: &LogicContext, sender: ClientId) -> bool {
+    ctx.local_client(sender)
+        .is_some_and(|client| client.groups().iter().any(|group| group == "0"))
 }

@@ -62,6 +62,6 @@ async fn on_message(
             let _ = socket.broadcast().emit("message", &text).await;
             return drop(socket.emit("message", &text[..ACK.min(text.len())]));
         }
-        Mode::Rooms => io.to(socket.rooms()).emit("message", &text).await,
+        Mode::Rooms | Mode::Beside => io.to(socket.rooms()).emit("message", &text).await,
     };
 }

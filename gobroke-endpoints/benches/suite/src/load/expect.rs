@@ -47,7 +47,7 @@ impl Expect {
         (match self.load.mode {
             Mode::All | Mode::Ack => self.load.connections,
             Mode::Others => self.load.connections - 1,
-            Mode::Rooms => self.load.room,
+            Mode::Rooms | Mode::Beside => self.load.room,
             Mode::Echo => 1,
         }) as u32
     }

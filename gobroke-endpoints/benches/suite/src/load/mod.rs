@@ -114,10 +114,21 @@ pub struct Generator {
 impl Generator {
     /// Connects all, one after the other, and waits until each is reached.
     pub fn connect(load: Load, dialect: Dialect, address: SocketAddr) -> io::Result<Self> {
+        Self::connect_to(load, dialect, address, 0)
+    }
+
+    /// The same with rooms that are counted from `first` on.
+    pub fn connect_to(
+        load: Load,
+        dialect: Dialect,
+        address: SocketAddr,
+        first: usize,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(load.connections);
         for index in 0..load.connections {
-            let mut connection = Connection::open(dialect, address, index / load.room, load.mode)?;
+            let mut connection =
+                Connection::open(dialect, address, first + index / load.room, load.mode)?;
             poll.registry().register(
                 connection.stream_mut(),
                 Token(index),
@@ -168,7 +179,7 @@ impl Generator {
             let probers: Vec<usize> = match self.load.mode {
                 // The first of them is reached by the second alone.
                 Mode::Others => (0..self.connections.len().min(2)).collect(),
-                Mode::Rooms => (0..self.connections.len())
+                Mode::Rooms | Mode::Beside => (0..self.connections.len())
                     .step_by(self.load.room)
                     .collect(),
                 Mode::Echo => (0..self.connections.len())

@@ -114,7 +114,7 @@ impl Server {
             let to = match self.mode {
                 Mode::All => To::All,
                 Mode::Others | Mode::Ack => To::Others(member.index),
-                Mode::Rooms => To::Room(member.room),
+                Mode::Rooms | Mode::Beside => To::Room(member.room),
                 Mode::Echo => To::One(member.index),
             };
             self.put(payload, to);
