@@ -31,6 +31,8 @@ use crate::{
 
 /// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
 pub(crate) const SLICE: Duration = Duration::from_micros(250);
+/// After so many slices the thread looks for what came in: every half millisecond.
+const SLICES_PER_LOOK: u32 = 2;
 /// How far a direct message looks ahead for something that concerns its client.
 const LOOK_AHEAD: usize = 128;
 
@@ -298,11 +300,17 @@ impl Lane {
             if !self.take_over() {
                 continue;
             }
+            let mut slices = 0u32;
             loop {
                 let done = self.slice_caught();
+                slices = slices.wrapping_add(1);
                 if !done {
                     self.write_ahead_caught();
-                    Yield::default().await;
+                    if slices.is_multiple_of(SLICES_PER_LOOK) {
+                        look_at_sockets().await;
+                    } else {
+                        Yield::default().await;
+                    }
                     continue;
                 }
                 let rest = self.passing().demand.rest(self.context.coalesce);
@@ -431,9 +439,18 @@ fn shrink(entries: &mut VecDeque<Entry>) {
     }
 }
 
+/// Gives way until the thread has looked which sockets are ready. With a task that is always ready the runtime does so
+/// after 61 tasks only (its `event_interval`), and with a slice for each of them that is 15 ms.
+pub(crate) async fn look_at_sockets() {
+    #[cfg(not(gobroke_interleavings))]
+    tokio::task::yield_now().await;
+    #[cfg(gobroke_interleavings)]
+    Yield::default().await;
+}
+
 /// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
 #[derive(Default)]
-pub(crate) struct Yield(bool);
+struct Yield(bool);
 
 impl Future for Yield {
     type Output = ();

@@ -21,7 +21,7 @@ use crate::{
     Client, CloseReason, LogicFailure, Message, Name,
     broke::router::Router,
     delivery::{
-        lane::{SLICE, Yield},
+        lane::{SLICE, look_at_sockets},
         room::Room,
         turn::{self, InTurns},
     },
@@ -292,7 +292,7 @@ impl Module {
 /// task, and no other thread takes it from there.
 pub(super) async fn give_way(until: &mut Instant) {
     if Instant::now() >= *until {
-        Yield::default().await;
+        look_at_sockets().await;
         *until = Instant::now() + SLICE;
     }
 }
