@@ -7,11 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{TcpClient, address, bad_input, echo, soon, stop};
-use gobroke_core::{Admission, Broke, CloseReason, Logic, Message, Refusal, StartError};
-use gobroke_endpoints::{
-    JsonCodec, RawCodec, ReceiveBudget, TcpEndpoint,
-    codec::{Codec, Frame, FrameError, Inbound},
-};
+use gobroke_core::{Admission, Broke, CloseReason, Logic, Refusal, StartError};
+use gobroke_endpoints::{JsonCodec, RawCodec, ReceiveBudget, TcpEndpoint};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -395,37 +392,6 @@ async fn a_disconnect_of_the_program_says_its_reason() {
     );
     assert_eq!(client.rest().await, b"");
     stop(broke, client).await;
-}
-
-/// A codec that cannot bear everything.
-#[derive(Debug)]
-struct Fragile;
-
-impl Codec for Fragile {
-    fn decode(&self, frame: Frame<'_>) -> Result<Inbound, FrameError> {
-        assert_ne!(frame.bytes(), b"boom", "what the test is about");
-        RawCodec::to_logic("echo").decode(frame)
-    }
-
-    fn encode(&self, message: &Message, out: &mut Vec<u8>) {
-        out.extend_from_slice(message.payload());
-    }
-
-    fn close(&self, reason: &CloseReason, out: &mut Vec<u8>) {
-        out.extend_from_slice(&reason.code().to_be_bytes());
-    }
-}
-
-#[tokio::test]
-async fn a_codec_that_panics_costs_its_client_and_nobody_else() {
-    let (broke, mut first) = start(TcpEndpoint::bind("127.0.0.1:0").codec(Fragile)).await;
-    let mut second = TcpClient::connect(address(&broke)).await;
-    first.write(b"\0\0\0\x02hi\0\0\0\x04boom\0\0\0\x02no").await;
-    assert_eq!(first.rest().await, b"\0\0\0\x02hi\0\0\0\x02\x03\xf3");
-    second.send("hi").await;
-    assert_eq!(second.next().await.expect("an echo"), b"hi");
-    assert_eq!(broke.stats().panics, 1);
-    stop(broke, (first, second)).await;
 }
 
 #[tokio::test]

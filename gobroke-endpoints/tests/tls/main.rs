@@ -2,100 +2,31 @@
 
 #![cfg(all(feature = "tls", feature = "tcp", feature = "ws", feature = "http"))]
 
+mod authority;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{
     fs,
-    path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
 };
 
+use authority::Authority;
 use common::{TcpClient, address, bad_input, echo, soon, stop};
 use futures_util::{SinkExt, StreamExt};
 use gobroke_core::{Admission, Broke, CloseReason, ConnectRequest, Refusal, TlsInfo};
 use gobroke_endpoints::{
     HttpEndpoint, JsonCodec, RawCodec, TcpEndpoint, Tls, TrustedProxies, WebSocketEndpoint,
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::{Signal, getpid, kill_process};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Command,
 };
-use tokio_rustls::{
-    TlsConnector,
-    client::TlsStream,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
-
-/// A directory with an authority's certificate, and what that signed.
-struct Authority {
-    directory: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new([]).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let directory = tempfile::tempdir().expect("a directory");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        fs::write(directory.path().join("ca.pem"), certificate.pem()).expect("it is written");
-        let issuer = Issuer::new(params, key);
-        Self { directory, issuer }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Signs a certificate and writes it, its key before it, as `name.pem` and `name.key`.
-    fn sign(&self, name: &str) {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("it is written");
-        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("it is written");
-    }
-
-    fn server(&self) -> Tls {
-        self.sign("server");
-        Tls::files(self.path("server.pem"), self.path("server.key"))
-    }
-
-    /// A client that trusts this authority, with a certificate that `by` signed, if any.
-    fn client(&self, certificate: Option<(&Authority, &str)>) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate");
-        roots.add(ca).expect("a good one");
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
-        let config = match certificate {
-            None => builder.with_no_client_auth(),
-            Some((by, name)) => {
-                let pem = by.path(&format!("{name}.pem"));
-                let chain = vec![CertificateDer::from_pem_file(pem).expect("a certificate")];
-                let key = PrivateKeyDer::from_pem_file(by.path(&format!("{name}.key")));
-                builder
-                    .with_client_auth_cert(chain, key.expect("a key"))
-                    .expect("they belong together")
-            }
-        };
-        TlsConnector::from(Arc::new(config))
-    }
-}
 
 fn tcp(tls: Tls) -> TcpEndpoint {
     TcpEndpoint::bind("127.0.0.1:0")

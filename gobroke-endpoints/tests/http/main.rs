@@ -2,19 +2,19 @@
 
 #![cfg(all(feature = "http", feature = "tcp"))]
 
+mod client;
+#[path = "../common/mod.rs"]
 mod common;
+mod curl;
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::time::Duration;
 
-use common::{TcpClient, address, bad_input, echo, soon, stop};
+use client::{Events, request};
+use common::{address, bad_input, echo, soon, stop};
 use gobroke_core::{Admission, Broke, BrokeBuilder, CloseReason, ConnectRequest, Message, Refusal};
 use gobroke_endpoints::{HttpEndpoint, JsonCodec, Origins, RawCodec};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    net::TcpStream,
-    process::{Child, ChildStdout, Command},
-};
+use tokio::io::AsyncBufReadExt;
 
 fn endpoint() -> HttpEndpoint {
     HttpEndpoint::bind("127.0.0.1:0")
@@ -24,109 +24,6 @@ fn endpoint() -> HttpEndpoint {
 
 async fn start(builder: BrokeBuilder) -> Broke {
     builder.start().await.expect("it starts")
-}
-
-/// An answer: status, head, body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-/// Sends a request over a connection of its own. HTTP/1.0, so that the answer is not cut into chunks.
-async fn request(to: SocketAddr, method: &str, headers: &str, body: &[u8]) -> Answer {
-    let mut client = TcpClient::connect(to).await;
-    let head = format!(
-        "{method} /events HTTP/1.0\r\nHost: chat.example\r\nContent-Length: {}\r\n{headers}\r\n",
-        body.len()
-    );
-    client.write([head.as_bytes(), body].concat()).await;
-    let head = head_of(&mut client.0).await;
-    let body = client.rest().await;
-    Answer {
-        status: head[9..12].parse().expect("a status"),
-        head,
-        body,
-    }
-}
-
-async fn head_of(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon(stream.read_u8()).await.expect("more of the head"));
-    }
-    String::from_utf8(head).expect("text")
-}
-
-/// One event: its fields, `data` lines joined.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
-    id: String,
-    name: String,
-    data: String,
-}
-
-/// An open stream of events.
-struct Events {
-    stream: BufReader<TcpStream>,
-    head: String,
-}
-
-impl Events {
-    async fn open(to: SocketAddr, headers: &str) -> Self {
-        let mut client = TcpClient::connect(to).await;
-        let request = format!("GET /events HTTP/1.0\r\nHost: chat.example\r\n{headers}\r\n");
-        client.write(request).await;
-        let head = head_of(&mut client.0).await;
-        assert!(head.contains(" 200 "), "{head}");
-        Self {
-            stream: BufReader::new(client.0),
-            head,
-        }
-    }
-
-    /// The next event; `None` at the end.
-    async fn next(&mut self) -> Option<Event> {
-        let mut event = Event::default();
-        let mut data = Vec::new();
-        loop {
-            let mut line = String::new();
-            if soon(self.stream.read_line(&mut line))
-                .await
-                .expect("an end, not a reset")
-                == 0
-            {
-                return None;
-            }
-            match line.trim_end_matches('\n').split_once(": ") {
-                Some(("id", id)) => event.id = id.to_owned(),
-                Some(("event", name)) => event.name = name.to_owned(),
-                Some(("data", line)) => data.push(line.to_owned()),
-                Some(_) => {}
-                None if data.is_empty() => {}
-                None => {
-                    event.data = data.join("\n");
-                    return Some(event);
-                }
-            }
-        }
-    }
-
-    async fn next_json(&mut self) -> Value {
-        let event = self.next().await.expect("an event");
-        assert_eq!(event.name, "");
-        serde_json::from_str(&event.data).expect("JSON")
-    }
-
-    /// The token, and that the welcome comes behind it.
-    async fn session(&mut self) -> String {
-        let session = self.next().await.expect("an event");
-        assert_eq!(
-            (session.name.as_str(), session.id),
-            ("session", format!("{}.0", session.data))
-        );
-        session.data
-    }
 }
 
 fn token(token: &str) -> String {
@@ -477,58 +374,6 @@ async fn raw_payloads_of_any_bytes_come_back() {
         assert_eq!((event.name.as_str(), event.data.as_str()), (name, data));
     }
     stop(broke, events).await;
-}
-
-/// A `curl` that writes what comes, and is ended with the test.
-fn curl(arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let mut child = Command::new("curl")
-        .args(["--silent", "--show-error", "--no-buffer"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("curl starts");
-    let output = BufReader::new(child.stdout.take().expect("its output"));
-    (child, output)
-}
-
-/// The rest of the next line that begins so.
-async fn line(output: &mut BufReader<ChildStdout>, begin: &str) -> String {
-    loop {
-        let mut line = String::new();
-        assert_ne!(
-            soon(output.read_line(&mut line)).await.expect("a line"),
-            0,
-            "no {begin:?}"
-        );
-        if let Some(rest) = line.trim_end().strip_prefix(begin) {
-            return rest.to_owned();
-        }
-    }
-}
-
-#[tokio::test]
-async fn curl_is_enough() {
-    let broke = start(echo(endpoint())).await;
-    let url = format!("http://{}/events", address(&broke));
-    let (child, mut output) = curl(&["-N", &url]);
-    let session = line(&mut output, "data: ").await;
-    assert!(line(&mut output, "data: ").await.contains("welcome"));
-    let header = format!("gobroke-session: {session}");
-    let (mut post, _) = curl(&[
-        "--fail",
-        "-H",
-        &header,
-        "-d",
-        r#"{"payload":"hello"}"#,
-        &url,
-    ]);
-    assert!(soon(post.wait()).await.expect("it ends").success());
-    let heard: Value = serde_json::from_str(&line(&mut output, "data: ").await).expect("JSON");
-    assert_eq!(heard["payload"], "hello");
-    soon(broke.stop()).await;
-    assert_eq!(line(&mut output, "event: ").await, "close");
-    drop(child);
 }
 
 #[tokio::test]
