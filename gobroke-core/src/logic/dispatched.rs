@@ -2,19 +2,18 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, task::Poll};
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::task::JoinHandle;
 
 use super::{
     Handler,
     greeting::{Greeted, Telling, over},
-    module::{Module, Running, TURN, give_way},
+    module::{Module, Running, Slice, TURN},
     queue::{Item, NoRoom, Queue},
     run::{Caught, call, first_poll},
 };
 use crate::{
     Message,
     delivery::{
-        lane::SLICE,
         room::Room,
         turn::{self, InTurns, Left, Turn, WithHops},
     },
@@ -103,11 +102,11 @@ impl Module {
         let mut batch = VecDeque::new();
         let mut left = Left::any();
         let mut telling = Telling::default();
-        let mut until = Instant::now() + SLICE;
-        while queue.take(&mut batch, TURN).await.is_some() {
+        let mut slice = Slice::begin();
+        while queue.take(&mut batch, TURN, &mut slice).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
-                give_way(&mut until).await;
+                slice.give_way_if_over().await;
                 left = self.serve_some(handler, queue, &mut batch, &mut telling);
                 flight.eased().await;
             }

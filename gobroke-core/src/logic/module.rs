@@ -288,11 +288,27 @@ impl Module {
     }
 }
 
-/// Lets the thread's other tasks go on once a slice of time is over: a lane that was woken last stands behind this
-/// task, and no other thread takes it from there.
-pub(super) async fn give_way(until: &mut Instant) {
-    if Instant::now() >= *until {
-        look_at_sockets().await;
-        *until = Instant::now() + SLICE;
+/// What a module does without a pause. When it is over the thread's other tasks come first: a lane that was woken last
+/// stands behind the module's task, and no other thread takes it from there.
+pub(super) struct Slice {
+    until: Instant,
+}
+
+impl Slice {
+    pub(super) fn begin() -> Self {
+        Self {
+            until: Instant::now() + SLICE,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    pub(super) async fn give_way_if_over(&mut self) {
+        if self.is_over() {
+            look_at_sockets().await;
+            *self = Self::begin();
+        }
     }
 }

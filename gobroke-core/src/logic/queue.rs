@@ -1,11 +1,11 @@
 //! [`Queue`]: what waits for a module.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::greeting::Greeted;
+use super::{greeting::Greeted, module::Slice, run::first_poll};
 use crate::{Client, CloseReason, Message, delivery::room::Room};
 
 /// What waits for a module.
@@ -114,8 +114,13 @@ impl Queue {
         self.push(item);
     }
 
-    /// The next items, some at a time; `None` once it is closed and empty.
-    pub(super) async fn take(&self, batch: &mut VecDeque<Item>, most: usize) -> Option<()> {
+    /// The next items, some at a time; `None` once it is closed and empty. After a wait begins a new slice.
+    pub(super) async fn take(
+        &self,
+        batch: &mut VecDeque<Item>,
+        most: usize,
+        slice: &mut Slice,
+    ) -> Option<()> {
         loop {
             let closed = {
                 let mut waiting = self.waiting.lock();
@@ -137,7 +142,12 @@ impl Queue {
                 tokio::task::yield_now().await;
                 continue;
             }
-            self.arrived.notified().await;
+            let mut arrived = pin!(self.arrived.notified());
+            // One that is there already is no wait: others feed it without a pause.
+            if first_poll(&mut arrived).is_pending() {
+                arrived.await;
+                *slice = Slice::begin();
+            }
         }
     }
 

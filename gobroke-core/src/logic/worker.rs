@@ -2,19 +2,14 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{
     Doer, MAX_BACK_OFF, Make,
-    module::{Module, Running, TURN, give_way},
+    module::{Module, Running, Slice, TURN},
     queue::{Handled, Item, Queue},
     run::{Caught, call},
 };
 use crate::{
-    delivery::{
-        lane::SLICE,
-        turn::{self, InTurns, Left, Turn, WithHops},
-    },
+    delivery::turn::{self, InTurns, Left, Turn, WithHops},
     error::FailureKind,
 };
 
@@ -53,14 +48,14 @@ impl Module {
         let mut batch = VecDeque::new();
         let mut left = Left::any();
         let mut panics_in_a_row = 0;
-        let mut until = Instant::now() + SLICE;
-        while queue.take(&mut batch, TURN).await.is_some() {
+        let mut slice = Slice::begin();
+        while queue.take(&mut batch, TURN, &mut slice).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
-                give_way(&mut until).await;
+                slice.give_way_if_over().await;
                 let panicked;
                 (panicked, left) = match &mut doer {
-                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch, until),
+                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch, &slice),
                     Doer::Waiting(_) => {
                         InTurns(Box::pin(self.work_some(&queue, &mut doer, &mut batch))).await
                     }
@@ -101,7 +96,7 @@ impl Module {
         queue: &Queue,
         doer: &mut Doer,
         batch: &mut VecDeque<Item>,
-        until: Instant,
+        slice: &Slice,
     ) -> (bool, Left) {
         let turn = Turn::begin();
         let mut panicked = false;
@@ -115,7 +110,7 @@ impl Module {
                 panicked = matches!(outcome, Err(FailureKind::Panic(_)));
                 self.report(outcome);
             }
-            let late = handled % MESSAGES_PER_LOOK == 0 && Instant::now() >= until;
+            let late = handled % MESSAGES_PER_LOOK == 0 && slice.is_over();
             if panicked || late || turn::is_held_back() {
                 break;
             }
