@@ -10,7 +10,7 @@ use gobroke_core::{
     Name, async_trait,
     cluster::{Cluster, ClusterError, Inbox, Incarnation, InstanceId, Membership, Notice},
 };
-use redis::{Client, IntoConnectionInfo};
+use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     keys::Keys,
     lease::Ended,
     script,
+    sentinel::Sentinels,
     servers::{self, Servers},
     stats::{Counters, RedisStats},
     supervisor::{self, Joined},
@@ -53,6 +54,41 @@ impl RedisCluster {
     pub fn from_client(client: Client) -> Self {
         choose_cryptography();
         Self::over(Ok(Servers::Single(client)))
+    }
+
+    /// Over the master of this name that these sentinels watch, whichever server that is: `redis://host:26379`, or
+    /// `rediss://..`, by which the master is then spoken to as well.
+    ///
+    /// ```
+    /// use gobroke_redis::RedisCluster;
+    ///
+    /// let sentinels = ["redis://10.0.0.1:26379", "redis://10.0.0.2:26379", "redis://10.0.0.3:26379"];
+    /// let cluster = RedisCluster::sentinel(sentinels, "mymaster").login("router", "secret");
+    /// ```
+    pub fn sentinel<U: IntoConnectionInfo>(
+        sentinels: impl IntoIterator<Item = U>,
+        master: impl Into<String>,
+    ) -> Self {
+        choose_cryptography();
+        let clients = sentinels.into_iter().map(Client::open);
+        let clients = clients.collect::<Result<Vec<_>, _>>();
+        let sentinels = clients.map(|clients| Sentinels {
+            clients,
+            master: master.into(),
+            login: RedisConnectionInfo::default(),
+        });
+        let wrong = |error| format!("the address of a sentinel: {error}");
+        Self::over(sentinels.map(Servers::Sentinel).map_err(wrong))
+    }
+
+    /// As whom to talk to a master that sentinels name. Elsewhere the address says it.
+    #[must_use]
+    pub fn login(mut self, user: &str, password: &str) -> Self {
+        if let Ok(Servers::Sentinel(sentinels)) = &mut self.servers {
+            let login = RedisConnectionInfo::default();
+            sentinels.login = login.set_username(user).set_password(password);
+        }
+        self
     }
 
     fn over(servers: Result<Servers, String>) -> Self {

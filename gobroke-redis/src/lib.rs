@@ -21,7 +21,8 @@
 //! ```
 //!
 //! [`RedisCluster`] implements the seam [`gobroke_core::cluster::Cluster`]; what the instances promise each other
-//! stands there. Redis 7.0 or newer, or Valkey, without persistence or with it: what it loses is written again.
+//! stands there. Redis 7.0 or newer, or Valkey, without persistence or with it: what it loses is written again; a single
+//! server, or the master that Sentinels name ([`RedisCluster::sentinel`]).
 //!
 //! | what | how |
 //! |---|---|
@@ -29,6 +30,7 @@
 //! | directory | hashes, written in batches by scripts that name the batch before, so that a loss of data is noticed |
 //! | instances | leases in a sorted set, by Redis' own clock; a heartbeat each fifth of a lease |
 //! | Redis away | local traffic does not notice; what is for others waits, bounded; on its return everything is subscribed and written again |
+//! | a new master | asked for at every reconnect, of all Sentinels; a server that says it is no master is not talked to |
 //! | a deaf subscription | found by a probe when it has been quiet for 5 s, and made anew |
 //!
 //! No command is sent for a message between clients of one instance.
@@ -43,6 +45,7 @@ mod keys;
 mod lease;
 mod roster;
 mod script;
+mod sentinel;
 mod servers;
 mod stats;
 mod supervisor;

@@ -9,7 +9,11 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use crate::{config::Config, error::meaning};
+use crate::{
+    config::Config,
+    error::meaning,
+    sentinel::{self, Sentinels},
+};
 
 /// The oldest server that works.
 const OLDEST: u32 = 7;
@@ -19,6 +23,8 @@ const OLDEST: u32 = 7;
 pub(crate) enum Servers {
     /// This one.
     Single(Client),
+    /// The one that these say is the master.
+    Sentinel(Sentinels),
 }
 
 /// The connections that an instance has to a server, each for one purpose, so that none waits for another.
@@ -32,19 +38,20 @@ pub(crate) struct Session {
 }
 
 impl Servers {
-    async fn master(&self) -> Result<Client, ClusterError> {
+    async fn master(&self, config: &AsyncConnectionConfig) -> Result<Client, ClusterError> {
         match self {
             Self::Single(client) => Ok(client.clone()),
+            Self::Sentinel(sentinels) => sentinels.master(config).await,
         }
     }
 
     /// Makes all connections. Those that are made already are closed where one fails.
     pub(crate) async fn connect(&self, config: &Config) -> Result<Session, ClusterError> {
         let patience = config.connect_timeout;
-        let client = self.master().await?;
         let connecting = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             .set_response_timeout(Some(config.response_timeout));
+        let client = self.master(&connecting).await?;
         let made = async {
             let commands = client
                 .get_multiplexed_async_connection_with_config(&connecting)
@@ -59,8 +66,13 @@ impl Servers {
                 subscription,
             })
         };
-        made.await
-            .map_err(|error| meaning("cannot connect", &error))
+        let mut session = made
+            .await
+            .map_err(|error| meaning("cannot connect", &error))?;
+        if let Self::Sentinel(_) = self {
+            sentinel::confirm(&mut session.commands).await?;
+        }
+        Ok(session)
     }
 }
 

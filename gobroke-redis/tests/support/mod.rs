@@ -8,6 +8,7 @@
 
 pub(crate) mod load;
 pub(crate) mod proxy;
+pub(crate) mod sentinel;
 pub(crate) mod server;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -20,7 +21,10 @@ use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::{proxy::Proxy, server::Server};
+pub(crate) use self::{
+    proxy::{Far, Proxy},
+    server::Server,
+};
 
 /// A Redis, and a proxy before it for each instance.
 pub(crate) struct Redis {
@@ -40,7 +44,7 @@ impl Redis {
 
     /// What an instance joins by, through a proxy of its own.
     pub(crate) async fn through(&self, instance: &str) -> RedisCluster {
-        let proxy = Proxy::start(self.server.socket()).await;
+        let proxy = Proxy::start(Far::Socket(self.server.socket())).await;
         let url = format!("redis://{}", proxy.addr());
         self.proxies.lock().insert(instance.to_owned(), proxy);
         RedisCluster::new(url).lease(self.lease)

@@ -1,4 +1,4 @@
-//! A proxy between one instance and Redis, that can be cut.
+//! A proxy between one instance and Redis, or a sentinel, that can be cut.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
     sync::watch,
     task::AbortHandle,
@@ -23,8 +23,15 @@ pub(crate) struct Proxy {
     task: AbortHandle,
 }
 
+/// Where a proxy leads.
+pub(crate) enum Far {
+    Socket(PathBuf),
+    /// To a sentinel on this port. Where it names a server by the first port, instances read the second, a proxy's.
+    Sentinel(u16, Vec<(u16, u16)>),
+}
+
 struct Shared {
-    to: PathBuf,
+    to: Far,
     cut: watch::Sender<bool>,
     /// The connections, each with whether it subscribes, and whether what comes back is swallowed.
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -37,7 +44,7 @@ struct Connection {
 }
 
 impl Proxy {
-    pub(crate) async fn start(to: PathBuf) -> Self {
+    pub(crate) async fn start(to: Far) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -83,17 +90,34 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
-    let mut cut = shared.cut.subscribe();
-    if *cut.borrow() {
+    if *shared.cut.borrow() {
         return;
     }
-    let Ok(server) = UnixStream::connect(&shared.to).await else {
-        return;
-    };
+    match &shared.to {
+        Far::Socket(path) => {
+            if let Ok(server) = UnixStream::connect(path).await {
+                between(client, server, &[], &shared).await;
+            }
+        }
+        Far::Sentinel(port, ports) => {
+            if let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await {
+                between(client, server, ports, &shared).await;
+            }
+        }
+    }
+}
+
+async fn between(
+    client: TcpStream,
+    server: impl AsyncRead + AsyncWrite,
+    ports: &[(u16, u16)],
+    shared: &Shared,
+) {
+    let mut cut = shared.cut.subscribe();
     let connection = Arc::new(Connection::default());
     shared.connections.lock().push(connection.clone());
     let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_server, mut to_server) = tokio::io::split(server);
     let forth = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
@@ -108,6 +132,9 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
     let back = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+            for (own, instead) in ports {
+                replace(&mut buffer[..count], *own, *instead);
+            }
             if !connection.deaf.load(Relaxed)
                 && to_client.write_all(&buffer[..count]).await.is_err()
             {
@@ -119,5 +146,16 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
         () = forth => {}
         () = back => {}
         _ = cut.wait_for(|cut| *cut) => {}
+    }
+}
+
+/// Ports that the system chooses have five digits all, so the length stays the same.
+fn replace(text: &mut [u8], port: u16, instead: u16) {
+    let (port, instead) = (format!("\n{port}\r"), format!("\n{instead}\r"));
+    assert_eq!(port.len(), instead.len());
+    for at in 0..text.len().saturating_sub(port.len() - 1) {
+        if text[at..].starts_with(port.as_bytes()) {
+            text[at..at + port.len()].copy_from_slice(instead.as_bytes());
+        }
     }
 }

@@ -1,0 +1,49 @@
+//! A master with two replicas, watched by three sentinels: what every cluster promises, and failovers under load.
+
+#![allow(clippy::unwrap_used, reason = "a test's set-up may fail")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use gobroke_core::cluster::conformance;
+use tokio::time::sleep;
+
+use self::support::{
+    load::{Account, Load},
+    sentinel::{Apart, Watched},
+};
+
+/// How long there is load before a failover and after it.
+const AROUND: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_every_cluster_promises_holds_behind_sentinels() {
+    let watched = Arc::new(Watched::start().await);
+    conformance::run(async || Apart::new(&watched)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_and_a_dead_master_are_made_up_for() {
+    let mut watched = Watched::start().await;
+    let clusters = vec![watched.cluster(), watched.cluster(), watched.cluster()];
+    let load = Load::start(clusters).await;
+    sleep(AROUND).await;
+    watched.fail_over().await;
+    load.agrees().await;
+    sleep(AROUND).await;
+
+    let before = watched.master().await;
+    let acting = watched.acting().await;
+    watched.servers[acting].kill();
+    watched.another_than(before).await;
+    sleep(AROUND).await;
+    load.agrees().await;
+    let Account {
+        owed,
+        missing,
+        counted,
+    } = load.account().await;
+    assert!(owed > 500, "there was load: {owed}");
+    assert_eq!((missing, counted), (0, 0), "of {owed}");
+}

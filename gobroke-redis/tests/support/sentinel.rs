@@ -1,0 +1,225 @@
+//! A master with two replicas that three sentinels watch, and proxies before all of them for each instance.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use gobroke_core::{
+    async_trait,
+    cluster::{Cluster, conformance::Setup},
+};
+use gobroke_redis::RedisCluster;
+use parking_lot::Mutex;
+use redis::{Client, RedisResult, Value};
+use tempfile::TempDir;
+
+use super::{Far, Proxy, Server, until};
+
+pub(crate) struct Watched {
+    pub(crate) servers: Vec<Server>,
+    ports: [u16; 3],
+    sentinels: Vec<Sentinel>,
+}
+
+struct Sentinel {
+    process: Child,
+    port: u16,
+    url: String,
+    _directory: TempDir,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Free a moment ago; a server cannot choose one by itself.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+impl Sentinel {
+    fn start(master: u16) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), port());
+        let file = directory.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\ndir {}\nsentinel monitor watched 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds watched 1000\nsentinel failover-timeout watched 5000\n",
+            directory.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let process = Command::new("redis-server")
+            .arg(file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            port,
+            url: format!("redis://127.0.0.1:{port}"),
+            _directory: directory,
+        }
+    }
+
+    async fn ask(&self, command: &[&str]) -> RedisResult<Value> {
+        let client = Client::open(&*self.url)?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("SENTINEL")
+            .arg(command)
+            .query_async(&mut connection)
+            .await
+    }
+}
+
+impl Watched {
+    pub(crate) async fn start() -> Self {
+        let ports = [port(), port(), port()];
+        let mut servers = Vec::new();
+        for own in ports {
+            let (own, master) = (own.to_string(), ports[0].to_string());
+            let mut arguments = vec!["--port", &own, "--repl-diskless-sync-delay", "0"];
+            if own != master {
+                arguments.extend(["--replicaof", "127.0.0.1", &master]);
+            }
+            servers.push(Server::start(&arguments).await);
+        }
+        let sentinels: Vec<_> = ports.iter().map(|_| Sentinel::start(ports[0])).collect();
+        for sentinel in &sentinels {
+            until(
+                "the sentinels know each other and the replicas",
+                async || {
+                    let knows = async |what: &str, count: usize| {
+                        let known = sentinel.ask(&[what, "watched"]).await;
+                        matches!(known, Ok(Value::Array(known)) if known.len() == count)
+                    };
+                    let agreed = sentinel.ask(&["CKQUORUM", "watched"]).await.is_ok();
+                    agreed && knows("SENTINELS", 2).await && knows("REPLICAS", 2).await
+                },
+            )
+            .await;
+        }
+        Self {
+            servers,
+            ports,
+            sentinels,
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> RedisCluster {
+        let urls = self.sentinels.iter().map(|sentinel| sentinel.url.clone());
+        RedisCluster::sentinel(urls, "watched").lease(Duration::from_secs(10))
+    }
+
+    /// Where the first sentinel says that the master is.
+    pub(crate) async fn master(&self) -> Option<Value> {
+        let asked = self.sentinels[0].ask(&["GET-MASTER-ADDR-BY-NAME", "watched"]);
+        asked.await.ok()
+    }
+
+    /// Which server the sentinels take for the master. A former one says for seconds that it is it, too.
+    pub(crate) async fn acting(&self) -> usize {
+        let master = self.master().await;
+        let named = |port: &u16| {
+            let port = port.to_string().into_bytes();
+            matches!(&master, Some(Value::Array(at)) if at.last() == Some(&Value::BulkString(port)))
+        };
+        let acting = self.ports.iter().position(named);
+        acting.expect("the sentinels name one of the servers")
+    }
+
+    /// Has the sentinels promote a replica, and waits until they say that they did.
+    pub(crate) async fn fail_over(&self) {
+        let before = self.master().await;
+        self.sentinels[0]
+            .ask(&["FAILOVER", "watched"])
+            .await
+            .unwrap();
+        self.another_than(before).await;
+    }
+
+    pub(crate) async fn another_than(&self, before: Option<Value>) {
+        until("there is another master", async || {
+            let now = self.master().await;
+            now.is_some() && now != before
+        })
+        .await;
+    }
+}
+
+/// A cluster of instances beside others over the same servers, each behind proxies of its own.
+pub(crate) struct Apart {
+    watched: Arc<Watched>,
+    namespace: String,
+    proxies: Mutex<HashMap<String, Vec<Proxy>>>,
+}
+
+impl Apart {
+    pub(crate) fn new(watched: &Arc<Watched>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            watched: watched.clone(),
+            namespace: format!("apart-{}", COUNT.fetch_add(1, Relaxed)),
+            proxies: Mutex::default(),
+        }
+    }
+
+    fn cut(&self, instance: &str, cut: bool) {
+        for proxy in &self.proxies.lock()[instance] {
+            proxy.cut(cut);
+        }
+    }
+}
+
+#[async_trait]
+impl Setup for Apart {
+    async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
+        let (mut proxies, mut ports, mut urls) = (Vec::new(), Vec::new(), Vec::new());
+        for (server, port) in self.watched.servers.iter().zip(self.watched.ports) {
+            let proxy = Proxy::start(Far::Socket(server.socket())).await;
+            ports.push((port, proxy.addr().port()));
+            proxies.push(proxy);
+        }
+        for sentinel in &self.watched.sentinels {
+            let proxy = Proxy::start(Far::Sentinel(sentinel.port, ports.clone())).await;
+            urls.push(format!("redis://{}", proxy.addr()));
+            proxies.push(proxy);
+        }
+        self.proxies.lock().insert(instance.to_owned(), proxies);
+        let cluster = RedisCluster::sentinel(urls, "watched");
+        Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
+    }
+
+    async fn kill(&self, instance: &str) {
+        self.cut(instance, true);
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_secs(8)
+    }
+
+    async fn away(&self, instance: &str, away: bool) -> bool {
+        self.cut(instance, away);
+        true
+    }
+
+    async fn lose_directory(&self) -> bool {
+        let acting = self.watched.acting().await;
+        self.watched.servers[acting].cli(&["FLUSHALL"]).await;
+        true
+    }
+}
