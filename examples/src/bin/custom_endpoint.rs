@@ -18,7 +18,7 @@ use gobroke_core::{
     Name, async_trait,
 };
 use gobroke_examples::{Failure, address, exit};
-use gobroke_logic_contrib::Broadcaster;
+use gobroke_logic_contrib::{Broadcaster, RateLimit};
 use lexopt::prelude::*;
 use tokio::{
     io::AsyncReadExt,
@@ -117,6 +117,7 @@ async fn run() -> Result<(), Failure> {
     }
     let broke = Broke::builder()
         .endpoint(LineEndpoint(listen))
+        .receive_middleware(RateLimit::per_client().messages(50, 200).into_middleware())
         .logic(Broadcaster::dispatched("chat"))
         .start()
         .await?;

@@ -23,7 +23,7 @@ use std::{
 use gobroke_core::Broke;
 use gobroke_endpoints::{RawCodec, TcpEndpoint};
 use gobroke_examples::{Failure, exit, read_frame, write_frame};
-use gobroke_logic_contrib::Broadcaster;
+use gobroke_logic_contrib::{Broadcaster, RateLimit};
 use gobroke_redis::RedisCluster;
 use lexopt::prelude::*;
 use tokio::{
@@ -49,6 +49,7 @@ async fn run() -> Result<(), Failure> {
     let broke = Broke::builder()
         .instance(&*instance)
         .endpoint(TcpEndpoint::bind("127.0.0.1:0").codec(RawCodec::to_logic("all")))
+        .receive_middleware(RateLimit::per_client().messages(50, 200).into_middleware())
         .logic(Broadcaster::dispatched("all"))
         .cluster(RedisCluster::new(&*url))
         .start()
