@@ -138,8 +138,8 @@ impl Lane {
         self.task.notify_one();
     }
 
-    /// Makes the pass on this thread, unless somebody is at it: for a slice of time at the most.
-    pub(crate) fn pass_here(&self) {
+    /// Makes the pass on this thread, unless somebody is at it, and leaves to the lane's task what is not done then.
+    pub(crate) fn pass_here(&self, until: Instant) {
         let Some(phase) = self.claim() else {
             return;
         };
@@ -152,10 +152,12 @@ impl Lane {
             return self.write_ahead();
         }
         claim.back = Some(Phase::Handed);
-        let until = Instant::now() + SLICE;
-        while self.slice(Some(until)) && Instant::now() < until {
+        while self.slice(Some(until)) {
             if self.release_if_done() {
                 claim.back = None;
+                return;
+            }
+            if Instant::now() >= until {
                 return;
             }
         }
@@ -393,8 +395,8 @@ impl Lane {
             queue.phase = Phase::Resting;
             queue.entries.len()
         };
-        let before = queued;
-        let mut most = queued;
+        let had_some = queued > 0;
+        let mut steps = 0;
         loop {
             let now = Instant::now();
             if now >= end {
@@ -402,17 +404,17 @@ impl Lane {
             }
             sleep_until((now + step).min(end)).await;
             let length = self.queue.lock().entries.len();
-            most = most.max(length);
             if length <= queued {
                 break;
             }
+            steps += 1;
             queued = length;
         }
         // A turn may be writing ahead: it gives the phase back under the lock.
         while !self.wake_up() {
             Yield::default().await;
         }
-        self.passing().demand.rested(most > before);
+        self.passing().demand.rested(had_some, steps);
     }
 
     /// Ends a rest.

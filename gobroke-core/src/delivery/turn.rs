@@ -1,8 +1,10 @@
 //! [`Turn`]: a batch of work, which ends in passes.
 //!
 //! While a turn is under way on a thread, sends append to lanes and note them here; when it ends, the lanes that it fed
-//! are passed: by the turn itself where it was one and nobody else is at it, by their own tasks otherwise. Passes are
-//! never made inside a send, where a user's lock may be held: sixteen broadcasts of one read are one run.
+//! are passed: by the turn itself, one after the other, where nobody else is at it, and by their own tasks what a slice
+//! of time was not enough for. So a small room costs no wake-up, and a big one is passed by as many threads as it has
+//! lanes. Passes are never made inside a send, where a user's lock may be held: sixteen broadcasts of one read are one
+//! run.
 //!
 //! A turn never spans an await, so a thread-local is exact.
 
@@ -18,12 +20,16 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
-    lane::Lane,
+    lane::{Lane, SLICE},
     room::{Room, Want},
 };
 use crate::{
-    ClientId, Name, broke::router::Router, client::ClientShared, logic::module::Module,
-    registry::Registry, sync::thread_local,
+    ClientId, Name,
+    broke::router::Router,
+    client::ClientShared,
+    logic::module::Module,
+    registry::Registry,
+    sync::{Instant, thread_local},
 };
 
 #[derive(Default)]
@@ -93,9 +99,17 @@ impl Drop for Turn {
             }
         });
         drop(known);
-        match &*lanes {
-            [lane] if !std::thread::panicking() => lane.pass_here(),
-            lanes => lanes.iter().for_each(|lane| lane.wake()),
+        if lanes.is_empty() {
+            return;
+        }
+        let panicking = std::thread::panicking();
+        let until = Instant::now() + SLICE;
+        for (index, lane) in lanes.iter().enumerate() {
+            if panicking || index > 0 && Instant::now() >= until {
+                lane.wake();
+            } else {
+                lane.pass_here(until);
+            }
         }
     }
 }
