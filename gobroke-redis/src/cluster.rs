@@ -14,6 +14,7 @@ use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    carrier::Seal,
     config::Config,
     directory::Place,
     error::meaning,
@@ -145,6 +146,26 @@ impl RedisCluster {
     #[must_use]
     pub fn optional(self) -> Self {
         self.set(|config| config.optional = true)
+    }
+
+    /// A secret that all instances share, 16 random bytes or more: what they carry to each other is sealed with it
+    /// (HMAC-SHA-256 over the frames and the channel, 32 bytes a packet), and what comes without its seal is refused and
+    /// counted as [`unreadable`](RedisStats::unreadable). So who can write to Redis can neither forge a message nor
+    /// repeat one. Default: none.
+    ///
+    /// All must have the same: to introduce one, or to change it, stop all instances. It hides nothing from who can
+    /// read in Redis (take `rediss://` for the way there), and guards channels, not keys: the directory of clients is
+    /// guarded by Redis' own users (ACL).
+    ///
+    /// ```
+    /// use gobroke_redis::RedisCluster;
+    ///
+    /// let secret = std::env::var("CLUSTER_SECRET").unwrap_or_else(|_| "at least sixteen bytes".into());
+    /// let cluster = RedisCluster::new("redis://127.0.0.1:6379").secret(secret);
+    /// ```
+    #[must_use]
+    pub fn secret(self, secret: impl AsRef<[u8]>) -> Self {
+        self.set(|config| config.seal = Some(Seal::new(secret.as_ref())))
     }
 
     /// What has been counted, over all instances that joined with this value or a clone of it.

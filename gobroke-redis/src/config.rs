@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::carrier::Seal;
+
 /// How much a PUBLISH carries at the most, unless a single frame is larger.
 pub(crate) const PACKET: usize = 64 << 10;
 /// How many bytes are handed to the connection at a time.
@@ -21,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) queue: usize,
     pub(crate) optional: bool,
+    pub(crate) seal: Option<Seal>,
 }
 
 impl Default for Config {
@@ -32,6 +35,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(2),
             queue: 8 << 20,
             optional: false,
+            seal: None,
         }
     }
 }
@@ -49,6 +53,6 @@ impl Config {
         if self.lease < Duration::from_secs(1) {
             return Err(format!("a lease of {:?} is shorter than 1 s", self.lease));
         }
-        Ok(())
+        self.seal.as_ref().map_or(Ok(()), Seal::check)
     }
 }

@@ -61,7 +61,7 @@ impl Instance {
     ) -> Self {
         let keys = Arc::new(Keys::new(&config.namespace));
         Self {
-            queue: Queue::new(keys.clone(), config.queue),
+            queue: Queue::new(keys.clone(), config.queue, config.seal.clone()),
             written: keys::instance(&id),
             config,
             servers,

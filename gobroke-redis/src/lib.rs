@@ -29,16 +29,20 @@
 //! | messages | a channel for each instance and one for all; many messages in one PUBLISH, at once when idle |
 //! | directory | hashes, written in batches by scripts that name the batch before, so that a loss of data is noticed |
 //! | instances | leases in a sorted set, by Redis' own clock; a heartbeat each fifth of a lease |
+//! | forgery | with a [secret](RedisCluster::secret), what instances carry to each other is sealed |
 //! | Redis away | local traffic does not notice; what is for others waits, bounded; on its return everything is subscribed and written again |
 //! | a new master | asked for at every reconnect, of all Sentinels; a server that says it is no master is not talked to |
 //! | a deaf subscription | found by a probe when it has been quiet for 5 s, and made anew |
 //!
 //! No command is sent for a message between clients of one instance.
+//!
+//! Who runs it finds the set-up, the counters and what to do when in [`docs::operating`].
 
 mod carrier;
 mod cluster;
 mod config;
 mod directory;
+pub mod docs;
 mod error;
 mod instance;
 mod keys;

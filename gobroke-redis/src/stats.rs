@@ -14,7 +14,8 @@ pub struct RedisStats {
     pub failed: u64,
     /// Heartbeats that were answered.
     pub heartbeats: u64,
-    /// Packets that could not be read: somebody else writes into the channels.
+    /// Packets that could not be read, or whose seal is wrong or missing ([`secret`](crate::RedisCluster::secret)):
+    /// somebody else writes into the channels. The log says which channel, and what was wrong.
     pub unreadable: u64,
     /// How often a subscription was found deaf by a probe.
     pub deaf: u64,

@@ -137,6 +137,13 @@ async fn all_promises_hold_over_tls_for_a_user_who_may_do_only_what_is_needed() 
     );
 }
 
+#[test]
+fn the_rights_of_the_page_on_operating_are_those_that_were_tried() {
+    let page = include_str!("../src/docs/operating.md");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(page).contains(&words(ACL)));
+}
+
 #[tokio::test]
 async fn what_cannot_be_worked_with_is_refused_with_the_reason() {
     let refusal = async |cluster: RedisCluster| {

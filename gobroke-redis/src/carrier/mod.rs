@@ -3,10 +3,12 @@
 mod packet;
 mod publisher;
 mod queue;
+mod seal;
 mod subscriber;
 
 pub(crate) use self::{
     publisher::publish,
     queue::Queue,
+    seal::Seal,
     subscriber::{Subscribed, listen, probe},
 };

@@ -10,7 +10,7 @@ use gobroke_core::cluster::{Full, InstanceId, To};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::packet;
+use super::{packet, seal::Seal};
 use crate::{config::PACKET, keys::Keys};
 
 /// What a frame costs beside its bytes while it waits, about.
@@ -25,6 +25,7 @@ pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     bound: usize,
     keys: Arc<Keys>,
+    seal: Option<Seal>,
     /// Told when a frame was put in.
     pub(super) filled: Notify,
     /// Told when bytes were answered.
@@ -48,11 +49,12 @@ pub(super) struct Packed {
 }
 
 impl Queue {
-    pub(crate) fn new(keys: Arc<Keys>, bound: usize) -> Self {
+    pub(crate) fn new(keys: Arc<Keys>, bound: usize, seal: Option<Seal>) -> Self {
         Self {
             waiting: Mutex::default(),
             bound,
             keys,
+            seal,
             filled: Notify::new(),
             emptied: Notify::new(),
         }
@@ -114,7 +116,7 @@ impl Queue {
         let frames: Vec<_> = waiting.frames.drain(..count).collect();
         // Copied without the lock, which whoever publishes needs.
         drop(waiting);
-        let packed = pack(frames, &self.keys);
+        let packed = pack(frames, &self.keys, self.seal.as_ref());
         self.waiting
             .lock()
             .unanswered
@@ -138,7 +140,7 @@ impl Queue {
 
 /// Packs frames into as few packets as keep the order that receivers see: what is for one instance and what is for
 /// all do not overtake each other; what is for different instances may.
-fn pack(frames: Vec<(To, Bytes)>, keys: &Keys) -> Vec<Packed> {
+fn pack(frames: Vec<(To, Bytes)>, keys: &Keys, seal: Option<&Seal>) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut open: Vec<(To, Vec<u8>, usize)> = Vec::new();
     let mut places: HashMap<InstanceId, usize> = HashMap::new();
@@ -148,28 +150,28 @@ fn pack(frames: Vec<(To, Bytes)>, keys: &Keys) -> Vec<Packed> {
             .first()
             .is_some_and(|(first, _, _)| (*first == To::All) != to_all)
         {
-            close(&mut open, &mut places, keys, &mut packed);
+            close(&mut open, &mut places, keys, seal, &mut packed);
         }
         let mut place = match &to {
             To::All => (!open.is_empty()).then_some(0),
             To::Instance(id) => places.get(id).copied(),
         };
         if place.is_some_and(|place| open[place].1.len() + frame.len() > PACKET) {
-            close(&mut open, &mut places, keys, &mut packed);
+            close(&mut open, &mut places, keys, seal, &mut packed);
             place = None;
         }
         let place = place.unwrap_or_else(|| {
             if let To::Instance(id) = &to {
                 places.insert(id.clone(), open.len());
             }
-            open.push((to, packet::begin(frame.len() + packet::EACH), 0));
+            open.push((to, packet::begin(frame.len() + packet::EACH, seal), 0));
             open.len() - 1
         });
         let (_, payload, weight) = &mut open[place];
         packet::add(payload, &frame);
         *weight += frame.len() + EACH;
     }
-    close(&mut open, &mut places, keys, &mut packed);
+    close(&mut open, &mut places, keys, seal, &mut packed);
     packed
 }
 
@@ -177,13 +179,17 @@ fn close(
     open: &mut Vec<(To, Vec<u8>, usize)>,
     places: &mut HashMap<InstanceId, usize>,
     keys: &Keys,
+    seal: Option<&Seal>,
     packed: &mut Vec<Packed>,
 ) {
     places.clear();
-    packed.extend(open.drain(..).map(|(to, payload, weight)| Packed {
-        channel: keys.channel(&to).into(),
-        payload: payload.into(),
-        weight,
+    packed.extend(open.drain(..).map(|(to, payload, weight)| {
+        let channel = keys.channel(&to);
+        Packed {
+            payload: packet::end(payload, &channel, seal),
+            channel: channel.into(),
+            weight,
+        }
     }));
 }
 
@@ -198,7 +204,7 @@ mod tests {
     }
 
     fn queue(bound: usize) -> Queue {
-        Queue::new(Arc::new(Keys::new("test")), bound)
+        Queue::new(Arc::new(Keys::new("test")), bound, None)
     }
 
     #[test]
@@ -220,7 +226,8 @@ mod tests {
         let read: Vec<(&str, Vec<u8>)> = packed
             .iter()
             .map(|packed| {
-                let Ok(packet::Packet::Frames(frames)) = packet::read(packed.payload.clone())
+                let Ok(packet::Packet::Frames(frames)) =
+                    packet::read(packed.payload.clone(), &packed.channel, None)
                 else {
                     panic!("it is a packet of frames");
                 };

@@ -88,7 +88,8 @@ fn notice(instance: &Instance, payload: &[u8]) {
 }
 
 fn frames(instance: &Instance, channel: &str, payload: &[u8]) {
-    let frames = match packet::read(Bytes::copy_from_slice(payload)) {
+    let seal = instance.config.seal.as_ref();
+    let frames = match packet::read(Bytes::copy_from_slice(payload), channel, seal) {
         Ok(Packet::Frames(frames)) => frames,
         Ok(Packet::Probe) => return,
         Err(error) => return instance.counters.unreadable(channel, payload.len(), &error),

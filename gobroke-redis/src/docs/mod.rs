@@ -1,0 +1,4 @@
+//! Guides: what one has to know beyond the page of one item.
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
