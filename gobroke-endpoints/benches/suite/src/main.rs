@@ -23,7 +23,7 @@ const HELP: &str = "\
 Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--seconds S] [--profile TEXT] [--out FOLDER]
 
   --quick            a selection of the scenarios, one round of a second each
-  --only TEXT        scenarios whose name contains it
+  --only TEXT        scenarios whose name contains it, or one of several: A|B
   --contenders A,B   these alone
   --rounds N         how often each is measured, interleaved (default: 5)
   --seconds S        for how long each time (default: 2)
@@ -50,6 +50,7 @@ const CONTENDERS: &[Contender] = &[
     own("floor: lanes", "floor", "lanes", Role::Floor),
     own("floor: lanes that rest", "floor", "rest", Role::Floor),
     own("axum", "axum", "", Role::Peer),
+    own("axum, forwarded", "axum", "forwarded", Role::Peer),
     own("tokio-tungstenite", "tungstenite", "", Role::Peer),
     own("fastwebsockets", "fastwebsockets", "", Role::Peer),
     own("actix-ws", "actix", "", Role::Peer),
@@ -170,7 +171,12 @@ fn run(options: &Options) -> std::io::Result<()> {
     let scenarios: Vec<_> = scenario::all()
         .into_iter()
         .filter(|scenario| scenario.quick || !options.quick)
-        .filter(|scenario| scenario.name.contains(&options.only))
+        .filter(|scenario| {
+            options
+                .only
+                .split('|')
+                .any(|text| scenario.name.contains(text))
+        })
         .collect();
     let mut report = Report::default();
     for (number, scenario) in scenarios.iter().enumerate() {

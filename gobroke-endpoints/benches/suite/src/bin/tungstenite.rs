@@ -4,16 +4,14 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::{SinkExt, StreamExt};
+use futures_channel::mpsc::{UnboundedSender, unbounded};
+use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
 use gobroke_bench::{ACK, ANY, Mode, ready, room};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc::{UnboundedSender, unbounded_channel},
-};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
@@ -67,20 +65,15 @@ async fn serve(server: Arc<Server>, stream: TcpStream, address: SocketAddr) {
     if server.mode != Mode::Rooms {
         place = 0;
     }
-    let (sender, receiver) = unbounded_channel();
+    let (sender, receiver) = unbounded();
     let peers = || server.peers.lock().unwrap_or_else(PoisonError::into_inner);
     peers()
         .entry(place)
         .or_default()
         .insert(address, sender.clone());
-    let sending = tokio::spawn(
-        UnboundedReceiverStream::new(receiver)
-            .map(Ok)
-            .forward(outgoing),
-    );
-    while let Some(Ok(message)) = incoming.next().await {
+    let receiving = incoming.try_for_each(|message| {
         let Message::Binary(bytes) = message else {
-            continue;
+            return future::ok(());
         };
         let with_sender = matches!(server.mode, Mode::All | Mode::Rooms);
         if let Some(peers) = peers().get(&place) {
@@ -88,14 +81,16 @@ async fn serve(server: Arc<Server>, stream: TcpStream, address: SocketAddr) {
                 .iter()
                 .filter(|(peer, _)| with_sender || **peer != address)
             {
-                let _ = peer.send(Message::Binary(bytes.clone()));
+                let _ = peer.unbounded_send(Message::Binary(bytes.clone()));
             }
         }
         if server.mode == Mode::Ack {
-            let _ = sender.send(Message::Binary(bytes.slice(..ACK.min(bytes.len()))));
+            let _ = sender.unbounded_send(Message::Binary(bytes.slice(..ACK.min(bytes.len()))));
         }
-    }
-    sending.abort();
+        future::ok(())
+    });
+    let sending = receiver.map(Ok).forward(outgoing);
+    future::select(pin!(receiving), pin!(sending)).await;
     if let Some(peers) = peers().get_mut(&place) {
         peers.remove(&address);
     }
