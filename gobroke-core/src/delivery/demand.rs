@@ -25,6 +25,8 @@ pub(crate) struct Demand {
     /// Seconds a write.
     write: f64,
     last_pass: Duration,
+    /// How many passes long the last rest was to be.
+    times: f64,
     skip: u32,
     next_skip: u32,
 }
@@ -52,8 +54,8 @@ impl Demand {
             self.skip -= 1;
             return Duration::ZERO;
         }
-        let times = 8.0 * (share - 0.5).min(0.5);
-        self.last_pass.mul_f64(times).min(coalesce)
+        self.times = 8.0 * (share - 0.5).min(0.5);
+        self.last_pass.mul_f64(self.times).min(coalesce)
     }
 
     /// One step of a rest: as long as the last pass.
@@ -63,11 +65,11 @@ impl Demand {
 
     /// Takes note of a rest: whether something was queued when it began, and in how many steps something came.
     ///
-    /// Where nothing was queued, one step is not enough: so looks a closed loop, whose senders go on when another lane's
-    /// pass ends, all at once, and then wait. With 1,000 receivers and 16 messages under way, rests that took it for a
-    /// gathering halved the throughput.
+    /// Where nothing was queued and there was time for two steps, one is not enough: so looks a closed loop, whose
+    /// senders go on when another lane's pass ends, all at once, and then wait. With 1,000 receivers and 16 messages under
+    /// way, rests that took it for a gathering halved the throughput.
     pub(crate) fn rested(&mut self, had_some: bool, steps: u32) {
-        let enough = if had_some { 1 } else { 2 };
+        let enough = if had_some || self.times < 2.0 { 1 } else { 2 };
         if steps >= enough {
             self.next_skip = 0;
         } else {
@@ -171,9 +173,21 @@ mod tests {
             (false, 2, true),
         ] {
             let mut demand = settle(10_000, 1000, each, 2 * each);
+            assert!(demand.rest(Duration::from_millis(10)) >= 2 * each);
             demand.rested(had_some, steps);
             let rests_again = !demand.rest(Duration::from_millis(10)).is_zero();
             assert_eq!(rests_again, brought, "{had_some} {steps}");
         }
+    }
+
+    #[test]
+    fn a_short_rest_needs_one_step_to_bring_something() {
+        let each = Duration::from_millis(2);
+        // 300 messages/s to 1,000 receivers.
+        let mut demand = settle(1000, 1000, each, Duration::from_micros(3500));
+        let rest = demand.rest(Duration::from_millis(10));
+        assert!(!rest.is_zero() && rest < 2 * each, "{rest:?}");
+        demand.rested(false, 1);
+        assert!(!demand.rest(Duration::from_millis(10)).is_zero());
     }
 }
