@@ -61,6 +61,9 @@ mod sync;
 
 pub mod cluster;
 pub mod docs;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "testing")]
 pub mod testing;
 
