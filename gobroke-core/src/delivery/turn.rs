@@ -99,18 +99,26 @@ impl Drop for Turn {
             }
         });
         drop(known);
-        if lanes.is_empty() {
+        let mut unpassed = Unpassed(lanes);
+        if unpassed.0.is_empty() || std::thread::panicking() {
             return;
         }
-        let panicking = std::thread::panicking();
         let until = Instant::now() + SLICE;
-        for (index, lane) in lanes.iter().enumerate() {
-            if panicking || index > 0 && Instant::now() >= until {
-                lane.wake();
-            } else {
-                lane.pass_here(until);
+        while let Some(lane) = unpassed.0.pop() {
+            lane.pass_here(until);
+            if Instant::now() >= until {
+                return;
             }
         }
+    }
+}
+
+/// Lanes that a turn fed and has not passed. Dropping them, in the panic of a pass too, wakes their tasks.
+struct Unpassed(SmallVec<[Arc<Lane>; 4]>);
+
+impl Drop for Unpassed {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|lane| lane.wake());
     }
 }
 
