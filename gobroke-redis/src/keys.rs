@@ -11,6 +11,8 @@ pub(crate) struct Keys {
     pub(crate) state: String,
     /// Hash: name to incarnation.
     pub(crate) instances: String,
+    /// Hash: name to the highest version of envelopes that it knows.
+    pub(crate) versions: String,
     /// Sorted set: name by deadline, in milliseconds of Redis' clock.
     pub(crate) leases: String,
     /// Hash: instance to the number of its last batch.
@@ -41,6 +43,7 @@ impl Keys {
         Self {
             state: key("state"),
             instances: key("instances"),
+            versions: key("versions"),
             leases: key("leases"),
             batches: key("batches"),
             left: key("left"),

@@ -1,12 +1,12 @@
 //! The lease: heartbeats, what they tell of others, and cleaning up after those that are gone.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use gobroke_core::cluster::{ClusterError, InstanceId, Leaving, Notice};
+use gobroke_core::cluster::{ClusterError, InstanceId, Leaving, Notice, VERSION};
 use redis::{FromRedisValue, RedisResult, Value, aio::MultiplexedConnection, from_redis_value};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -47,8 +47,8 @@ enum Answer {
         /// When the first deadline is, of anybody.
         first: Duration,
         unswept: Vec<String>,
-        /// All instances, where the list is not the one that this instance has.
-        listed: Option<BTreeSet<InstanceId>>,
+        /// All instances and the versions that they know, where the list is not the one that this instance has.
+        listed: Option<BTreeMap<InstanceId, u8>>,
         why: HashMap<InstanceId, Leaving>,
     },
     Expelled,
@@ -73,14 +73,14 @@ impl FromRedisValue for Answer {
             Vec<String>,
             HashMap<String, String>,
             HashMap<String, String>,
+            HashMap<String, u8>,
         );
-        let (epoch, batch, version, first, unswept, listed, left): Rest =
+        let (epoch, batch, version, first, unswept, listed, left, versions): Rest =
             from_redis_value(Value::Array(rest))?;
         let ids = listed.iter().filter_map(|(name, incarnation)| {
-            Some(InstanceId::new(
-                name.as_str(),
-                keys::parse_incarnation(incarnation)?,
-            ))
+            let id = InstanceId::new(name.as_str(), keys::parse_incarnation(incarnation)?);
+            // What no record names is what every instance knows; core takes a lower one for that.
+            Some((id, versions.get(name).copied().unwrap_or_default()))
         });
         let why = left.iter().filter_map(|(id, why)| {
             let why = match why.as_bytes().first()? {
@@ -160,6 +160,7 @@ pub(crate) async fn beat(
         &keys.batches,
         &keys.left,
         &keys.unswept,
+        &keys.versions,
     ] {
         invocation.key(key);
     }
@@ -170,7 +171,8 @@ pub(crate) async fn beat(
         .arg(uuid::Uuid::new_v4().simple().to_string())
         .arg(lease.as_millis() as u64)
         .arg(version)
-        .arg(&keys.notices);
+        .arg(&keys.notices)
+        .arg(VERSION);
     let answer: RedisResult<Answer> = invocation.invoke_async(commands).await;
     let answer = answer.map_err(|error| Ended::Away(meaning("heartbeat", &error)))?;
     match answer {

@@ -19,7 +19,8 @@ const REWRITING: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     known: BTreeSet<InstanceId>,
-    listed: BTreeSet<InstanceId>,
+    /// Those in the list, and the highest version of envelopes that each of them knows.
+    listed: BTreeMap<InstanceId, u8>,
     /// Those that left, newest last.
     gone: HashSet<InstanceId>,
     order: VecDeque<InstanceId>,
@@ -41,7 +42,12 @@ impl Roster {
     }
 
     /// Somebody joined, as a notice says. Says whether that is new.
-    pub(crate) fn heard(&mut self, joined: InstanceId, now: Instant) -> Option<Notice> {
+    pub(crate) fn heard(
+        &mut self,
+        joined: InstanceId,
+        version: u8,
+        now: Instant,
+    ) -> Option<Notice> {
         let predecessor = self.known.iter().any(|known| known.name == joined.name);
         // Its predecessor leaves before it comes, as the list will tell.
         if predecessor || self.gone.contains(&joined) {
@@ -49,8 +55,8 @@ impl Roster {
         }
         self.heard = Some(now);
         self.known.insert(joined.clone());
-        self.listed.insert(joined.clone());
-        Some(Notice::Joined(joined))
+        self.listed.insert(joined.clone(), version);
+        Some(Notice::Joined(joined, version))
     }
 
     /// Whether a list that was asked for at this time may be older than what has been heard.
@@ -61,7 +67,7 @@ impl Roster {
     /// Takes the list as it is now, this instance left out, and why those left that left lately.
     pub(crate) fn listed(
         &mut self,
-        listed: BTreeSet<InstanceId>,
+        listed: BTreeMap<InstanceId, u8>,
         why: &HashMap<InstanceId, Leaving>,
         now: Instant,
     ) -> Vec<Notice> {
@@ -76,13 +82,13 @@ impl Roster {
         now: Instant,
     ) -> Vec<Notice> {
         let waits = self.grace.is_some_and(|grace| now < grace);
-        if !waits || self.known.is_subset(&self.listed) {
+        if !waits || self.known.iter().all(|id| self.listed.contains_key(id)) {
             self.grace = None;
         }
         let mut notices = Vec::new();
-        let by_name: BTreeMap<_, _> = self.listed.iter().map(|id| (&id.name, id)).collect();
+        let by_name: BTreeMap<_, _> = self.listed.keys().map(|id| (&id.name, id)).collect();
         let mut left = Vec::new();
-        for id in self.known.difference(&self.listed) {
+        for id in self.known.iter().filter(|id| !self.listed.contains_key(id)) {
             let successor = by_name.contains_key(&id.name).then_some(Leaving::Replaced);
             match why.get(id).copied().or(successor) {
                 Some(why) => left.push((id.clone(), why)),
@@ -90,16 +96,20 @@ impl Roster {
                 None => left.push((id.clone(), Leaving::Expired)),
             }
         }
-        let joined: Vec<_> = self.listed.difference(&self.known).cloned().collect();
+        let joined = self
+            .listed
+            .iter()
+            .filter(|(id, _)| !self.known.contains(id));
+        let joined: Vec<_> = joined.map(|(id, version)| (id.clone(), *version)).collect();
         for (id, why) in left {
             self.known.remove(&id);
             self.remember(id.clone());
             notices.push(Notice::Left(id, why));
         }
-        for id in joined {
+        for (id, version) in joined {
             self.gone.remove(&id);
             self.known.insert(id.clone());
-            notices.push(Notice::Joined(id));
+            notices.push(Notice::Joined(id, version));
         }
         notices
     }
@@ -141,15 +151,15 @@ mod tests {
         InstanceId::new(name, Incarnation::new(number, 0))
     }
 
-    fn list<const N: usize>(ids: [&InstanceId; N]) -> BTreeSet<InstanceId> {
-        ids.into_iter().cloned().collect()
+    fn list<const N: usize>(ids: [&InstanceId; N]) -> BTreeMap<InstanceId, u8> {
+        ids.into_iter().map(|id| (id.clone(), 1)).collect()
     }
 
     #[test]
     fn comings_and_goings_follow_from_the_list_once() {
         let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
         let (a, b, b2) = (id("a", 1), id("b", 1), id("b", 2));
-        let joined = |id: &InstanceId| Notice::Joined(id.clone());
+        let joined = |id: &InstanceId| Notice::Joined(id.clone(), 1);
         assert_eq!(
             roster.listed(list([&a, &b]), &none, now),
             [joined(&a), joined(&b)]
@@ -178,13 +188,13 @@ mod tests {
         let (a, a2, b) = (id("a", 1), id("a", 2), id("b", 1));
         roster.listed(list([&a]), &none, now);
         assert_eq!(
-            roster.heard(b.clone(), now),
-            Some(Notice::Joined(b.clone()))
+            roster.heard(b.clone(), 1, now),
+            Some(Notice::Joined(b.clone(), 1))
         );
-        assert_eq!(roster.heard(b.clone(), now), None);
+        assert_eq!(roster.heard(b.clone(), 1, now), None);
         assert!(roster.is_newer_than(now) && !roster.is_newer_than(now + Duration::from_millis(1)));
         assert_eq!(
-            roster.heard(a2.clone(), now),
+            roster.heard(a2.clone(), 1, now),
             None,
             "its predecessor leaves first"
         );
@@ -192,7 +202,7 @@ mod tests {
         let replaced = Notice::Left(a, Leaving::Replaced);
         assert_eq!(
             roster.listed(list([&a2, &b]), &none, now),
-            [replaced, Notice::Joined(a2)]
+            [replaced, Notice::Joined(a2, 1)]
         );
     }
 
@@ -208,6 +218,6 @@ mod tests {
         assert!(roster.is_awaiting(now + lease / 2));
         let gone = Notice::Left(a, Leaving::Expired);
         assert_eq!(roster.update(&none, now + lease), [gone]);
-        assert_eq!(roster.others(), &list([&b]));
+        assert_eq!(roster.others(), &BTreeSet::from([b]));
     }
 }

@@ -14,8 +14,9 @@ pub struct RedisStats {
     pub failed: u64,
     /// Heartbeats that were answered.
     pub heartbeats: u64,
-    /// Packets that could not be read, or whose seal is wrong or missing ([`secret`](crate::RedisCluster::secret)):
-    /// somebody else writes into the channels. The log says which channel, and what was wrong.
+    /// Packets that could not be read, or whose seal is wrong or missing ([`secret`](crate::RedisCluster::secret)),
+    /// and records of clients that could not be read: somebody else writes into the channels or keys. The log says
+    /// which, and what was wrong.
     pub unreadable: u64,
     /// How often a subscription was found deaf by a probe.
     pub deaf: u64,
@@ -46,6 +47,12 @@ impl Counters {
     pub(crate) fn unreadable(&self, channel: &str, bytes: usize, error: &dyn std::error::Error) {
         count(&self.unreadable);
         tracing::warn!(channel, bytes, %error, "a packet cannot be read");
+    }
+
+    /// A record in the directory is none.
+    pub(crate) fn illegible(&self, error: &dyn std::error::Error) {
+        count(&self.unreadable);
+        tracing::warn!(%error, "a record in the directory cannot be read");
     }
 
     pub(crate) fn snapshot(&self) -> RedisStats {

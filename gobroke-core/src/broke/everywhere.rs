@@ -8,7 +8,7 @@ use super::Reach;
 use crate::{
     Client, ClientId, ClientInfo, CloseReason, Name, Source,
     cluster::{
-        Cursor, Full, Page,
+        ClusterError, Cursor, Full, Page,
         envelope::Command,
         link::{Link, Readiness},
     },
@@ -47,7 +47,7 @@ impl Reach {
         }
         let found = self.0.link.get()?.client(id).await;
         found.unwrap_or_else(|error| {
-            tracing::debug!(%error, "the directory does not answer");
+            unanswered(&error);
             None
         })
     }
@@ -91,7 +91,10 @@ impl Reach {
     /// How many clients all instances have; without the directory of the cluster, this one.
     pub async fn client_count(&self) -> usize {
         let elsewhere = match self.0.link.get() {
-            Some(link) => link.count().await.unwrap_or_default(),
+            Some(link) => link.count().await.unwrap_or_else(|error| {
+                unanswered(&error);
+                0
+            }),
             None => 0,
         };
         self.local_client_count() + elsewhere
@@ -133,7 +136,7 @@ impl Reach {
                 page
             }
             Err(error) => {
-                tracing::debug!(%error, "the directory does not answer");
+                unanswered(&error);
                 Page {
                     partial: true,
                     ..Page::default()
@@ -198,5 +201,13 @@ impl Reach {
                 false
             }
         }
+    }
+}
+
+/// That the cluster is away is said once by who looks after it; anything else is somebody's to mend.
+fn unanswered(error: &ClusterError) {
+    match error {
+        ClusterError::Unreachable(_) => tracing::debug!(%error, "the directory does not answer"),
+        error => tracing::warn!(%error, "the directory does not answer"),
     }
 }

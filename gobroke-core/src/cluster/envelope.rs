@@ -21,6 +21,8 @@ mod bytes;
 mod command;
 mod content;
 
+use std::ops::RangeInclusive;
+
 use ::bytes::Bytes;
 
 use self::bytes::{Problem, Reader, put_instance, put_varint};
@@ -31,10 +33,24 @@ pub(crate) use self::{
 };
 use super::{Incarnation, InstanceId};
 
-/// The version of the envelopes that this build writes, and the highest that it reads.
+/// The highest version of envelopes that this build writes and reads.
 ///
-/// An implementation of [`Cluster`](super::Cluster) notes it in an instance's record, for the day when there are two.
+/// An implementation of [`Cluster`](super::Cluster) notes it in an instance's record, and tells it to the others with
+/// [`Notice::Joined`](super::Notice::Joined): they write the highest version that all know, so that a rolling upgrade
+/// loses nothing. An envelope of a version that is not known is refused, and counted as
+/// [`unreadable`](super::ClusterStats::unreadable).
 pub const VERSION: u8 = 1;
+
+/// The versions that this build writes and reads. Every instance is taken to know the first of them before its record
+/// says more.
+pub(crate) const VERSIONS: RangeInclusive<u8> = 1..=VERSION;
+
+/// Who writes frames, and in which version.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    pub(crate) id: InstanceId,
+    pub(crate) version: u8,
+}
 
 /// A point on a line: the last number drawn or taken, and how much cargo there was up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +153,7 @@ const BASED: u8 = 2;
 
 /// Lays a numbered frame; `content` appends what it carries.
 pub(crate) fn numbered(
-    origin: &InstanceId,
+    writer: &Writer,
     target: Option<u64>,
     place: Position,
     cargo: bool,
@@ -149,7 +165,7 @@ pub(crate) fn numbered(
     head(
         &mut out,
         kind | if cargo { CARGO } else { 0 },
-        origin,
+        writer,
         target,
     );
     put_varint(&mut out, place.number);
@@ -169,9 +185,9 @@ pub(crate) fn numbered(
 }
 
 /// Lays a mark.
-pub(crate) fn mark(origin: &InstanceId, target: u64, mark: &Mark) -> Bytes {
+pub(crate) fn mark(writer: &Writer, target: u64, mark: &Mark) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    head(&mut out, MARK, origin, Some(target));
+    head(&mut out, MARK, writer, Some(target));
     out.push(if mark.answer { ANSWER } else { 0 } | if mark.base.is_some() { BASED } else { 0 });
     let base = mark.base.map(|base| base.all);
     for position in [mark.pair, mark.all, mark.seen_pair, mark.seen_all]
@@ -188,9 +204,9 @@ pub(crate) fn mark(origin: &InstanceId, target: u64, mark: &Mark) -> Bytes {
 }
 
 /// Lays a request to send again what is missing.
-pub(crate) fn repair(origin: &InstanceId, target: u64, line: Line, ranges: &[(u64, u64)]) -> Bytes {
+pub(crate) fn repair(writer: &Writer, target: u64, line: Line, ranges: &[(u64, u64)]) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    head(&mut out, REPAIR, origin, Some(target));
+    head(&mut out, REPAIR, writer, Some(target));
     out.push(line_byte(line));
     put_varint(&mut out, ranges.len() as u64);
     for (from, through) in ranges {
@@ -201,24 +217,24 @@ pub(crate) fn repair(origin: &InstanceId, target: u64, line: Line, ranges: &[(u6
 }
 
 /// Lays the answer that there is nothing to send again.
-pub(crate) fn gone(origin: &InstanceId, target: u64, line: Line, through: u64) -> Bytes {
+pub(crate) fn gone(writer: &Writer, target: u64, line: Line, through: u64) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    head(&mut out, GONE, origin, Some(target));
+    head(&mut out, GONE, writer, Some(target));
     out.push(line_byte(line));
     put_varint(&mut out, through);
     out.into()
 }
 
 /// Lays the question to all where their lines stand.
-pub(crate) fn hello(origin: &InstanceId) -> Bytes {
+pub(crate) fn hello(writer: &Writer) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    head(&mut out, HELLO, origin, None);
+    head(&mut out, HELLO, writer, None);
     out.into()
 }
 
-fn head(out: &mut Vec<u8>, kind: u8, origin: &InstanceId, target: Option<u64>) {
-    out.extend_from_slice(&[VERSION, kind]);
-    put_instance(out, origin);
+fn head(out: &mut Vec<u8>, kind: u8, writer: &Writer, target: Option<u64>) {
+    out.extend_from_slice(&[writer.version, kind]);
+    put_instance(out, &writer.id);
     if let Some(target) = target {
         out.extend_from_slice(&target.to_be_bytes());
     }
@@ -236,7 +252,7 @@ impl<'a> Frame<'a> {
     pub(crate) fn decode(frame: &'a Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(frame);
         let version = reader.byte("version")?;
-        if version != VERSION {
+        if !VERSIONS.contains(&version) {
             return reader.fail("version", Problem::Unknown(version.into()));
         }
         let kind = reader.byte("kind")?;

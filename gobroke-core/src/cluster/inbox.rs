@@ -24,8 +24,9 @@ pub struct Inbox(Arc<Shared>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// An instance is there and hears what is published from now on.
-    Joined(InstanceId),
+    /// An instance is there and hears what is published from now on. Its record names this [version of
+    /// envelopes](super::VERSION) as the highest that it knows.
+    Joined(InstanceId, u8),
     /// An incarnation of an instance is gone for good, and its clients with it. Told once for each.
     Left(InstanceId, Leaving),
     /// The carrier is away: frames may still be handed to it, but core keeps what it has from now on, and counts

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::{receiving::Receiving, sending::Sending};
 use super::{
     InstanceId, To,
-    envelope::{self, Body, DecodeError, Frame, Mark},
+    envelope::{self, Body, DecodeError, Frame, Mark, VERSION, VERSIONS, Writer},
 };
 
 /// How much is kept and held, and how long.
@@ -124,7 +124,7 @@ pub(crate) struct Delivery {
 /// All lines of an instance, in both directions.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    me: InstanceId,
+    me: Writer,
     fingerprint: u64,
     bounds: Bounds,
     sending: Sending,
@@ -141,13 +141,16 @@ impl Lines {
             receiving: Receiving::default(),
             counts: Counts::default(),
             away: false,
-            me,
+            me: Writer {
+                id: me,
+                version: VERSION,
+            },
             bounds,
         }
     }
 
     pub(crate) fn me(&self) -> &InstanceId {
-        &self.me
+        &self.me.id
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -167,6 +170,11 @@ impl Lines {
         content: impl FnOnce(&mut Vec<u8>),
         now: Instant,
     ) -> Bytes {
+        if let To::Instance(target) = to
+            && self.sending.met(target, now)
+        {
+            self.me.version = self.sending.version(&VERSIONS);
+        }
         let (frame, targets) = match to {
             To::All => self
                 .sending
@@ -194,9 +202,9 @@ impl Lines {
         out: &mut Out,
     ) -> Result<(), DecodeError> {
         let frame = Frame::decode(frame)?;
-        if *self.me.name == *frame.origin {
+        if *self.me.id.name == *frame.origin {
             // Its own, come back; or a former or later life's.
-            if self.me.incarnation != frame.incarnation {
+            if self.me.id.incarnation != frame.incarnation {
                 self.counts.stale += 1;
             }
             return Ok(());
@@ -253,6 +261,7 @@ impl Lines {
     /// What time brings: questions, marks, acknowledgements, and gaps that are given up. To be called every 100 ms.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Out) {
         self.sending.expire(now, &self.bounds, &mut self.counts);
+        self.me.version = self.sending.version(&VERSIONS);
         if self.away {
             return;
         }
@@ -269,18 +278,21 @@ impl Lines {
         }
     }
 
-    /// An instance is there: it is owed what is sent to all from now on, and told so.
-    pub(crate) fn joined(&mut self, peer: &InstanceId, now: Instant, out: &mut Out) {
-        if *peer == self.me || !self.receiving.joined(peer, now) {
+    /// An instance is there that knows envelopes up to this version: it is owed what is sent to all from now on, and
+    /// told so.
+    pub(crate) fn joined(&mut self, peer: &InstanceId, version: u8, now: Instant, out: &mut Out) {
+        if *peer == self.me.id || !self.receiving.joined(peer, now) {
             return;
         }
-        self.sending.joined(peer, now);
+        self.sending.joined(peer, version, now);
+        self.me.version = self.sending.version(&VERSIONS);
         self.mark(peer, false, now, out);
     }
 
     /// An instance is gone: what was held back of it is released, and what it had not acknowledged is in doubt.
     pub(crate) fn left(&mut self, peer: &InstanceId, out: &mut Out) {
         self.counts.in_doubt += self.sending.left(peer);
+        self.me.version = self.sending.version(&VERSIONS);
         self.receiving.left(peer, &mut self.counts, out);
     }
 

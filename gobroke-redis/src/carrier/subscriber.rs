@@ -68,19 +68,20 @@ pub(crate) async fn listen(mut subscribed: Subscribed, instance: &Instance) {
     }
 }
 
-/// The list of instances changed: `<version>` or `<version> <who joined>`.
+/// The list of instances changed: `<version of the list>`, or that, `<version of envelopes> <who joined>`.
 fn notice(instance: &Instance, payload: &[u8]) {
     if payload == packet::probe() {
         return;
     }
     let text = std::str::from_utf8(payload).unwrap_or_default();
-    let joined = text
-        .split_once(' ')
-        .and_then(|(_, joined)| parse_instance(joined));
-    if let Some(joined) = joined.filter(|joined| *joined != instance.id) {
+    let joined = text.split_once(' ').and_then(|(_, joined)| {
+        let (version, joined) = joined.split_once(' ')?;
+        Some((version.parse().ok()?, parse_instance(joined)?))
+    });
+    if let Some((version, joined)) = joined.filter(|(_, joined)| *joined != instance.id) {
         // Put into the inbox under the lock, so that it stays in order with what heartbeats tell.
         let mut roster = instance.roster.lock();
-        if let Some(notice) = roster.heard(joined, Instant::now()) {
+        if let Some(notice) = roster.heard(joined, version, Instant::now()) {
             instance.inbox.notice(notice);
         }
     }

@@ -92,6 +92,7 @@ impl Membership for Place {
             &keys.batches,
             &keys.left,
             &keys.unswept,
+            &keys.versions,
         ] {
             invocation.key(key);
         }

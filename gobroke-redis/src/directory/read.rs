@@ -94,7 +94,9 @@ pub(super) async fn client(
     let Some(at) = at.filter(|at| !instance.roster.lock().has_left(at)) else {
         return Ok(None);
     };
-    read(client, &at, found.clone()).map(Some)
+    let info = read(client, &at, found.clone());
+    info.map(Some)
+        .inspect_err(|error| instance.counters.illegible(error))
 }
 
 /// A page of the clients of others: instance by instance in their order, each in that of its hash. The cursor is the
@@ -157,8 +159,16 @@ pub(super) async fn page(
                 .await
                 .map_err(|error| instance.failed("HSCAN", &error))?;
             for pair in found.chunks_exact(2) {
-                let client = client_id(&pair[0])?;
-                let info = read(client, id, pair[1].clone())?;
+                let info = client_id(&pair[0]).and_then(|client| read(client, id, pair[1].clone()));
+                let info = match info {
+                    Ok(info) => info,
+                    Err(error) => {
+                        instance.counters.illegible(&error);
+                        page.partial = true;
+                        continue;
+                    }
+                };
+                let client = info.id;
                 if group.is_none_or(|group| info.groups.contains(group)) && seen.insert(client) {
                     page.clients.push(info);
                 }

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- A heartbeat: renews the lease, takes away those whose lease ended, and says what changed.
--- KEYS: state, instances, leases, batches, left, unswept
--- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel
-local state, instances, leases, batches, left, unswept = unpack(KEYS)
-local name, incarnation, epoch, fresh, lease, version, channel = unpack(ARGV)
+-- KEYS: state, instances, leases, batches, left, unswept, versions
+-- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel,
+--   the highest version of envelopes that it knows
+local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
+local name, incarnation, epoch, fresh, lease, version, channel, knows = unpack(ARGV)
 lease = tonumber(lease)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,6 +16,7 @@ local joined = ''
 local function remove(gone, inc, why)
     local id = gone .. '#' .. inc
     redis.call('HDEL', instances, gone)
+    redis.call('HDEL', versions, gone)
     redis.call('ZREM', leases, gone)
     redis.call('HDEL', batches, id)
     redis.call('HSET', left, id, why .. now)
@@ -46,12 +48,13 @@ if held ~= incarnation then
     if stored == epoch then return {'expelled'} end
     if held then remove(name, held, 'r') end
     redis.call('HSET', instances, name, incarnation)
+    redis.call('HSET', versions, name, knows)
     local drawn = tonumber(redis.call('HGET', state, 'drawn')) or 0
     if number(incarnation) > drawn then
         redis.call('HSET', state, 'drawn', string.match(incarnation, '^%d+'))
     end
     changed = true
-    joined = ' ' .. name .. '#' .. incarnation
+    joined = ' ' .. knows .. ' ' .. name .. '#' .. incarnation
 end
 redis.call('ZADD', leases, now + lease, name)
 
@@ -74,7 +77,7 @@ end
 
 local first = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
 local batch = tonumber(redis.call('HGET', batches, name .. '#' .. incarnation)) or 0
-local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}}
+local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}, {}}
 local sweeps = redis.call('HGETALL', unswept)
 for i = 1, #sweeps, 2 do
     if tonumber(sweeps[i + 1]) <= now then table.insert(answer[6], sweeps[i]) end
@@ -82,5 +85,6 @@ end
 if stored ~= epoch or tostring(current) ~= version then
     answer[7] = redis.call('HGETALL', instances)
     answer[8] = redis.call('HGETALL', left)
+    answer[9] = redis.call('HGETALL', versions)
 end
 return answer

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- A clean stop.
--- KEYS: state, instances, leases, batches, left, unswept
+-- KEYS: state, instances, leases, batches, left, unswept, versions
 -- ARGV: name, incarnation, notice channel
-local state, instances, leases, batches, left, unswept = unpack(KEYS)
+local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
 local name, incarnation, channel = unpack(ARGV)
 if redis.call('HGET', instances, name) ~= incarnation then return 0 end
 local time = redis.call('TIME')
 local id = name .. '#' .. incarnation
 redis.call('HDEL', instances, name)
+redis.call('HDEL', versions, name)
 redis.call('ZREM', leases, name)
 redis.call('HDEL', batches, id)
 redis.call('HSET', left, id, 's' .. (time[1] * 1000 + math.floor(time[2] / 1000)))

@@ -13,6 +13,13 @@ fn origin() -> InstanceId {
     InstanceId::new("instance-1", Incarnation::new(1_700_000_000_000_000, 7))
 }
 
+fn writer() -> Writer {
+    Writer {
+        id: origin(),
+        version: VERSION,
+    }
+}
+
 /// Anything that can travel, by seed.
 fn content(seed: &mut Seed) -> Content {
     let names = |seed: &mut Seed| {
@@ -146,9 +153,9 @@ fn frame(seed: &mut Seed) -> Bytes {
         ..second
     };
     match seed.below(6) {
-        0 => hello(&origin()),
-        1 => gone(&origin(), seed.next(), Line::All, first.number),
-        2 => repair(&origin(), seed.next(), Line::Pair, &ranges),
+        0 => hello(&writer()),
+        1 => gone(&writer(), seed.next(), Line::All, first.number),
+        2 => repair(&writer(), seed.next(), Line::Pair, &ranges),
         3 => {
             let base = seed.per_mille(500).then_some(Base {
                 all: third,
@@ -162,7 +169,7 @@ fn frame(seed: &mut Seed) -> Bytes {
                 seen_pair: third,
                 seen_all: second,
             };
-            mark(&origin(), seed.next(), &told)
+            mark(&writer(), seed.next(), &told)
         }
         kind => {
             let content = content(seed);
@@ -171,7 +178,7 @@ fn frame(seed: &mut Seed) -> Bytes {
                 _ => (None, After::Pairs(ranges)),
             };
             numbered(
-                &origin(),
+                &writer(),
                 target,
                 place,
                 content.is_cargo(),
@@ -250,7 +257,7 @@ fn a_frame_says_who_sent_it_and_where_it_belongs() {
         cargo: 200,
     };
     let after = After::Pairs(vec![(7, 9), (8, 1 << 40)]);
-    let bytes = numbered(&origin(), None, place, true, &after, |out| {
+    let bytes = numbered(&writer(), None, place, true, &after, |out| {
         put_bytes(out, b"abc");
     });
     let frame = Frame::decode(&bytes).unwrap();
@@ -283,7 +290,7 @@ fn a_small_message_stays_small() {
         number: 1_000_000,
         cargo: 1_000_000,
     };
-    let bytes = numbered(&origin(), Some(1), place, true, &After::All(0), |out| {
+    let bytes = numbered(&writer(), Some(1), place, true, &After::All(0), |out| {
         content.encode(out);
     });
     assert!(
@@ -361,10 +368,19 @@ fn no_bytes_make_it_panic_or_allocate_what_they_announce() {
 
 #[test]
 fn another_version_is_refused_by_name() {
-    let mut bytes = hello(&origin()).to_vec();
+    let mut bytes = hello(&writer()).to_vec();
     bytes[0] = 9;
     let error = Frame::decode(&bytes.into()).unwrap_err();
     assert_eq!(error.to_string(), "byte 1: version: 9 is not known here");
+}
+
+#[test]
+fn a_frame_says_in_which_version_it_is_written() {
+    let older = Writer {
+        version: 0,
+        ..writer()
+    };
+    assert_eq!((hello(&older)[0], hello(&writer())[0]), (0, VERSION));
 }
 
 #[test]

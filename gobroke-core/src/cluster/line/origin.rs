@@ -8,7 +8,7 @@ use super::{
 };
 use crate::cluster::{
     InstanceId, To,
-    envelope::{self, After, Base, Line, Mark, Numbered, Position},
+    envelope::{self, After, Base, Line, Mark, Numbered, Position, Writer},
 };
 
 /// How many runs of missing numbers one question names.
@@ -316,7 +316,7 @@ impl Origin {
     /// Asks for what is missing: at once for what has not been asked for, again for all of it after a while.
     pub(super) fn ask(
         &mut self,
-        me: &InstanceId,
+        me: &Writer,
         now: Instant,
         bounds: &Bounds,
         away: bool,

@@ -1,6 +1,9 @@
 //! The origin's side of lines: numbers, what is kept to be sent again, and who has acknowledged what.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -8,7 +11,7 @@ use tokio::time::Instant;
 use super::{Bounds, Counts, Out};
 use crate::cluster::{
     InstanceId, To,
-    envelope::{self, After, Base, Line, Mark, Position},
+    envelope::{self, After, Base, Line, Mark, Position, VERSIONS, Writer},
 };
 
 /// The lines from this instance.
@@ -27,6 +30,8 @@ pub(super) struct Sending {
 #[derive(Debug)]
 struct Peer {
     fingerprint: u64,
+    /// The highest version of envelopes that it knows.
+    version: u8,
     ring: Ring,
     /// Whether the directory has named it. Until then it may be one that is gone.
     joined: bool,
@@ -91,6 +96,7 @@ impl Peer {
     fn new(id: &InstanceId, now: Instant) -> Self {
         Self {
             fingerprint: id.fingerprint(),
+            version: *VERSIONS.start(),
             ring: Ring::default(),
             joined: false,
             base: Base::default(),
@@ -131,9 +137,29 @@ impl Sending {
         self.kept
     }
 
+    /// Takes note of a target, and says whether it is new.
+    pub(super) fn met(&mut self, target: &InstanceId, now: Instant) -> bool {
+        let new = !self.peers.contains_key(target);
+        if new {
+            self.peers.insert(target.clone(), Peer::new(target, now));
+        }
+        new
+    }
+
+    /// The highest of these versions that all targets know.
+    ///
+    /// One for all of them: a frame to all, or one that is sent again, is read by each.
+    pub(super) fn version(&self, of: &RangeInclusive<u8>) -> u8 {
+        let known = self.peers.values().map(|peer| peer.version);
+        known
+            .min()
+            .unwrap_or(*of.end())
+            .clamp(*of.start(), *of.end())
+    }
+
     pub(super) fn frame_to_one(
         &mut self,
-        me: &InstanceId,
+        me: &Writer,
         target: &InstanceId,
         cargo: bool,
         content: impl FnOnce(&mut Vec<u8>),
@@ -141,9 +167,7 @@ impl Sending {
         bounds: &Bounds,
     ) -> Bytes {
         let all = self.all.last.number;
-        if !self.peers.contains_key(target) {
-            self.peers.insert(target.clone(), Peer::new(target, now));
-        }
+        self.met(target, now);
         let Some(peer) = self.peers.get_mut(target) else {
             unreachable!("it has just been put there")
         };
@@ -174,7 +198,7 @@ impl Sending {
     /// Gives back how many instances it is for, too.
     pub(super) fn frame_to_all(
         &mut self,
-        me: &InstanceId,
+        me: &Writer,
         cargo: bool,
         content: impl FnOnce(&mut Vec<u8>),
         now: Instant,
@@ -220,12 +244,13 @@ impl Sending {
         }
     }
 
-    pub(super) fn joined(&mut self, id: &InstanceId, now: Instant) {
+    pub(super) fn joined(&mut self, id: &InstanceId, version: u8, now: Instant) {
         let all = self.all.last;
         let peer = self
             .peers
             .entry(id.clone())
             .or_insert_with(|| Peer::new(id, now));
+        peer.version = version;
         if !std::mem::replace(&mut peer.joined, true) {
             peer.base = Base {
                 all,
@@ -263,7 +288,7 @@ impl Sending {
     /// Sends again what is kept of the ranges, says what is not, and gives back how many frames that were.
     pub(super) fn repair(
         &self,
-        me: &InstanceId,
+        me: &Writer,
         to: &InstanceId,
         line: Line,
         ranges: &[(u64, u64)],

@@ -63,7 +63,9 @@ impl World {
     fn meet(&mut self) {
         for index in 0..self.nodes.len() {
             for other in 0..self.nodes.len() {
-                self.act(index, |lines, now, out| lines.joined(&id(other), now, out));
+                self.act(index, |lines, now, out| {
+                    lines.joined(&id(other), VERSION, now, out);
+                });
             }
         }
     }
@@ -371,7 +373,9 @@ fn a_newcomer_is_owed_what_is_sent_to_all_after_it_was_seen() {
     for seed in 0..20 {
         let mut world = World::new(seed, 3, BAD, &Bounds::default());
         for (index, other) in [(0, 1), (1, 0)] {
-            world.act(index, |lines, now, out| lines.joined(&id(other), now, out));
+            world.act(index, |lines, now, out| {
+                lines.joined(&id(other), VERSION, now, out);
+            });
         }
         for _ in 0..50 {
             world.send(0, &To::All);
@@ -383,7 +387,9 @@ fn a_newcomer_is_owed_what_is_sent_to_all_after_it_was_seen() {
                 world.send(0, &To::All);
                 world.send_any(1);
             }
-            world.act(index, |lines, now, out| lines.joined(&id(other), now, out));
+            world.act(index, |lines, now, out| {
+                lines.joined(&id(other), VERSION, now, out);
+            });
             world.pass(30);
         }
         for _ in 0..50 {
@@ -509,10 +515,11 @@ fn noise_from_anyone_neither_panics_nor_grows() {
                     }),
                     ..Mark::default()
                 };
-                let origin = InstanceId::new(
-                    format!("wild-{}", seed.below(3_000)),
-                    Incarnation::new(1, 1),
-                );
+                let name = format!("wild-{}", seed.below(3_000));
+                let origin = Writer {
+                    id: InstanceId::new(name, Incarnation::new(1, 1)),
+                    version: VERSION,
+                };
                 envelope::mark(&origin, id(0).fingerprint(), &wild)
             }
         };
@@ -528,4 +535,42 @@ fn noise_from_anyone_neither_panics_nor_grows() {
         out = Out::default();
     }
     assert!(lines.receiving.origins().count() <= 1024);
+}
+
+#[test]
+fn all_is_written_in_the_version_that_all_know() {
+    // As a later build would see it, which knows two more.
+    let (now, mut out) = (Instant::now(), Out::default());
+    let mut sending = Sending::default();
+    let versions = VERSION..=VERSION + 2;
+    assert_eq!(
+        sending.version(&versions),
+        VERSION + 2,
+        "nobody else is there"
+    );
+    sending.joined(&id(1), VERSION + 1, now);
+    assert_eq!(sending.version(&versions), VERSION + 1);
+    sending.joined(&id(2), VERSION + 9, now);
+    assert_eq!(
+        sending.version(&versions),
+        VERSION + 1,
+        "its own bounds it, too"
+    );
+    assert!(sending.met(&id(3), now) && !sending.met(&id(3), now));
+    assert_eq!(
+        sending.version(&versions),
+        VERSION,
+        "who is not known yet may know no more"
+    );
+    sending.left(&id(3));
+    sending.left(&id(1));
+    assert_eq!(sending.version(&versions), VERSION + 2);
+
+    let mut lines = Lines::new(id(0), Bounds::default());
+    lines.joined(&id(1), VERSION + 1, now, &mut out);
+    let frame = lines.send(&To::Instance(id(1)), true, |_| {}, now);
+    assert_eq!(
+        frame[0], VERSION,
+        "a newer instance is written what this one knows"
+    );
 }

@@ -164,14 +164,14 @@ fn notified(
     use super::Readiness;
     tracing::debug!(instance = %shared.name, ?notice, "told by the cluster");
     match notice {
-        Notice::Joined(instance) => {
+        Notice::Joined(instance, version) => {
             let older = outgoing.instances.iter();
             let older = older.filter(|known| known.name == instance.name && **known != instance);
             for older in older.cloned().collect::<Vec<_>>() {
                 outgoing.left(&older, out);
                 work.push_back(Work::Left(older, Leaving::Replaced));
             }
-            if outgoing.joined(&instance, now, out) {
+            if outgoing.joined(&instance, version, now, out) {
                 work.push_back(Work::Joined(instance));
             }
         }

@@ -283,11 +283,17 @@ impl Outgoing {
         self.lines.back(now, out);
     }
 
-    pub(super) fn joined(&mut self, instance: &InstanceId, now: Instant, out: &mut Out) -> bool {
+    pub(super) fn joined(
+        &mut self,
+        instance: &InstanceId,
+        version: u8,
+        now: Instant,
+        out: &mut Out,
+    ) -> bool {
         if instance.name == self.lines.me().name || self.lines.has_left(instance) {
             return false;
         }
-        self.lines.joined(instance, now, out);
+        self.lines.joined(instance, version, now, out);
         self.instances.insert(instance.clone())
     }
 

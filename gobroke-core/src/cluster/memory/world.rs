@@ -11,7 +11,7 @@ use crate::{
     ClientId, ClientInfo, Name,
     cluster::{
         Came, Changed, Changes, ClusterError, Cursor, Inbox, Incarnation, InstanceId, Leaving,
-        Notice, Page, Record, Registered, Registration, To,
+        Notice, Page, Record, Registered, Registration, To, VERSION,
     },
 };
 
@@ -50,8 +50,8 @@ impl World {
         }
         let id = InstanceId::new(name, Incarnation::new(self.draw(), 0));
         for other in self.instances.values() {
-            other.inbox.notice(Notice::Joined(id.clone()));
-            inbox.notice(Notice::Joined(other.id.clone()));
+            other.inbox.notice(Notice::Joined(id.clone(), VERSION));
+            inbox.notice(Notice::Joined(other.id.clone(), VERSION));
         }
         let member = Member {
             id: id.clone(),
