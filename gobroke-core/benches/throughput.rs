@@ -110,9 +110,7 @@ impl Clients {
         let mut batch = Batch::new();
         for _ in 0..reads {
             for _ in 0..READ {
-                let message = batch
-                    .message(Bytes::copy_from_slice(&PAYLOAD))
-                    .to_logic(logic());
+                let message = Message::new(Bytes::copy_from_slice(&PAYLOAD)).to_logic(logic());
                 batch.push(message);
             }
             incoming.receive(&mut batch).await.expect("it is open");

@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::VecDeque};
 
 use bytes::Bytes;
 
-use crate::{Message, MessageId, id::unix_millis};
+use crate::{Message, MessageId, id};
 
 /// What one read gave a connection, in order: messages, and control frames that answer in that order.
 ///
@@ -13,7 +13,7 @@ use crate::{Message, MessageId, id::unix_millis};
 #[derive(Default)]
 pub struct Batch {
     items: VecDeque<Inbound>,
-    /// When its first item came, in milliseconds since 1970; 0 while it is empty.
+    /// When its first item came, in milliseconds since 1970.
     began: u64,
 }
 
@@ -42,17 +42,8 @@ impl Batch {
         Self::default()
     }
 
-    /// A message with this payload, to be pushed: its id is laid from the batch's clock, which is read once for all that
-    /// one read gave.
-    pub fn message(&mut self, payload: impl Into<Bytes>) -> Message {
-        Message::with_id(MessageId::at(self.clock()), payload.into())
-    }
-
     /// When the read was that filled it, in milliseconds since 1970.
-    pub(crate) fn clock(&mut self) -> u64 {
-        if self.began == 0 {
-            self.began = unix_millis();
-        }
+    pub(crate) fn began(&self) -> u64 {
         self.began
     }
 
@@ -94,6 +85,9 @@ impl Batch {
     }
 
     fn append(&mut self, item: Inbound) {
+        if self.items.is_empty() {
+            self.began = id::now();
+        }
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }
@@ -102,9 +96,6 @@ impl Batch {
 
     pub(crate) fn pop(&mut self) -> Option<Inbound> {
         let item = self.items.pop_front();
-        if self.items.is_empty() {
-            self.began = 0;
-        }
         if self.items.is_empty() && self.items.capacity() > 0 {
             let spare = std::mem::take(&mut self.items);
             if spare.capacity() <= SPARE {

@@ -4,7 +4,7 @@
 //! millisecond clock, a counter of the thread and a random part that each thread draws once (RFC 9562, section 5.7
 //! and 6.2, method 1): about 5 ns.
 
-use std::{cell::Cell, fmt, str::FromStr};
+use std::{cell::Cell, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
@@ -20,7 +20,7 @@ macro_rules! id {
             /// A fresh id: a UUID of version 7, unique and rising with time.
             #[allow(clippy::new_without_default, reason = "a default that differs at every call surprises")]
             pub fn new() -> Self {
-                Self(next(unix_millis()))
+                Self(next(now()))
             }
 
             /// The UUID.
@@ -91,19 +91,73 @@ impl ClientId {
     pub(crate) const NIL: Self = Self(Uuid::nil());
 }
 
-impl MessageId {
-    /// A fresh id at a time that the caller has read already, in milliseconds since 1970.
-    pub(crate) fn at(unix_millis: u64) -> Self {
-        Self(next(unix_millis))
-    }
-}
-
 /// Milliseconds since 1970.
 pub(crate) fn unix_millis() -> u64 {
     // A clock before 1970 reads as 1970: ids stay unique, by counter and random part.
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The moment of a read or a turn: while one is held, all ids that its thread makes have the same time, so that the
+/// clock is read once for all messages of a read.
+///
+/// The time is that of the first id. For endpoints: hold one while the bytes of one read are decoded, not across an
+/// await.
+///
+/// ```
+/// use gobroke_core::{Message, Moment};
+/// let _moment = Moment::begin();
+/// let messages: Vec<_> = (0..16).map(|_| Message::new("x")).collect();
+/// ```
+#[derive(Debug)]
+pub struct Moment(PhantomData<*const ()>);
+
+/// How many moments are held on a thread, and their time, once it has been asked for.
+#[derive(Clone, Copy)]
+struct Held {
+    moments: u32,
+    millis: u64,
+}
+
+thread_local! {
+    static HELD: Cell<Held> = const { Cell::new(Held { moments: 0, millis: 0 }) };
+}
+
+impl Moment {
+    /// Begins one, unless one is held: then it is the same.
+    pub fn begin() -> Self {
+        let held = HELD.get();
+        HELD.set(Held {
+            moments: held.moments + 1,
+            ..held
+        });
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        let Held { moments, millis } = HELD.get();
+        let millis = if moments == 1 { 0 } else { millis };
+        HELD.set(Held {
+            moments: moments - 1,
+            millis,
+        });
+    }
+}
+
+/// Milliseconds since 1970, at this moment.
+pub(crate) fn now() -> u64 {
+    let held = HELD.get();
+    if held.millis > 0 {
+        return held.millis;
+    }
+    let millis = unix_millis();
+    if held.moments > 0 {
+        HELD.set(Held { millis, ..held });
+    }
+    millis
 }
 
 /// A thread's hold on uniqueness: the last millisecond used, what it counted in it, and its random part.
@@ -168,6 +222,19 @@ mod tests {
         assert!(ids.iter().all(|id| id.get_version_num() == 7));
         let times: Vec<_> = ids.iter().map(|id| id.as_bytes()[..6].to_vec()).collect();
         assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+    }
+
+    #[test]
+    fn a_moment_has_one_time_and_ends() {
+        let outer = Moment::begin();
+        let time = now();
+        drop(Moment::begin());
+        while unix_millis() == time {
+            std::hint::spin_loop();
+        }
+        assert_eq!(now(), time);
+        drop(outer);
+        assert!(now() > time);
     }
 
     #[test]

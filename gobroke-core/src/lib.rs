@@ -82,7 +82,7 @@ pub use self::{
     },
     gate::{Admitted, Gate, Slot},
     grant::{Grant, Revocation},
-    id::{ClientId, MessageId},
+    id::{ClientId, MessageId, Moment},
     logic::{Dispatched, Logic, LogicContext, Passive, Worker},
     message::{Format, Message, Metadata, Source, State, Tags, Target, Targets},
     name::Name,

@@ -162,7 +162,7 @@ impl Incoming<'_> {
             heartbeat
                 .spoke
                 .store(heartbeat.heard.load(Relaxed), Relaxed);
-            self.client.0.last_message.store(batch.clock(), Relaxed);
+            self.client.0.last_message.store(batch.began(), Relaxed);
         }
         while !batch.is_empty() {
             self.ready(batch).await?;
@@ -258,6 +258,7 @@ impl Incoming<'_> {
             return Turned::Wait;
         };
         let turn = Turn::begin();
+        turn::met(&self.client.0);
         let turned = self.take(batch);
         self.door.left = turn.end();
         turned

@@ -93,7 +93,7 @@ impl House {
         for _ in 0..reads {
             for _ in 0..READ {
                 let payload = Bytes::copy_from_slice(&[b'x'; PAYLOAD]);
-                let message = batch.message(payload).to_logic(&logic);
+                let message = Message::new(payload).to_logic(&logic);
                 batch.push(message);
             }
             incoming.receive(&mut batch).await.expect("it is open");

@@ -139,9 +139,10 @@ impl Lane {
     }
 
     /// Makes the pass on this thread, unless somebody is at it, and leaves to the lane's task what is not done then.
-    pub(crate) fn pass_here(&self, until: Instant) {
+    /// Takes the time that it is, and says what it was at the last look.
+    pub(crate) fn pass_here(&self, mut now: Instant, until: Instant) -> Instant {
         let Some(phase) = self.claim() else {
-            return;
+            return now;
         };
         let mut claim = Claim {
             lane: self,
@@ -149,18 +150,20 @@ impl Lane {
         };
         if phase == Phase::Resting {
             // It gathers; what may go ahead does.
-            return self.write_ahead();
+            self.write_ahead();
+            return now;
         }
         claim.back = Some(Phase::Handed);
-        while self.slice(Some(until)) {
+        while self.slice(&mut now, until) {
             if self.release_if_done() {
                 claim.back = None;
-                return;
+                break;
             }
-            if Instant::now() >= until {
-                return;
+            if now >= until {
+                break;
             }
         }
+        now
     }
 
     /// What the one with the right to pass touches: nobody else has it now.
@@ -195,8 +198,9 @@ impl Lane {
         done
     }
 
-    /// Passes what is queued; says whether that is done, or the time was over. Only with the right to pass.
-    fn slice(&self, until: Option<Instant>) -> bool {
+    /// Passes what is queued; says whether that is done, or the time was over, and keeps the time. Only with the right
+    /// to pass.
+    fn slice(&self, now: &mut Instant, until: Instant) -> bool {
         let mut passing = self.passing();
         let Passing {
             members,
@@ -217,20 +221,19 @@ impl Lane {
                 self.room.release(entries, weight);
                 shrink(taken);
             }
-            if !pass.write(members, &self.context, until) {
+            if !pass.write(members, &self.context, now, until) {
                 return false;
             }
             let tally = std::mem::take(&mut pass.tally);
             self.count(&tally);
-            let now = Instant::now();
-            let since = last_end.map_or(Duration::from_secs(1), |last| now - last);
-            *last_end = Some(now);
+            let since = last_end.map_or(Duration::from_secs(1), |last| *now - last);
+            *last_end = Some(*now);
             demand.passed(&tally, since);
             self.context.relieve();
             if taken.is_empty() {
                 return true;
             }
-            if until.is_some_and(|until| now >= until) {
+            if *now >= until {
                 return false;
             }
         }
@@ -358,8 +361,9 @@ impl Lane {
 
     /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass and not the lane.
     fn slice_caught(&self) -> bool {
-        let until = Instant::now() + SLICE;
-        catch_unwind(AssertUnwindSafe(|| self.slice(Some(until)))).unwrap_or_else(|_| {
+        let mut now = Instant::now();
+        let until = now + SLICE;
+        catch_unwind(AssertUnwindSafe(|| self.slice(&mut now, until))).unwrap_or_else(|_| {
             let mut passing = self.passing();
             let Passing {
                 members,

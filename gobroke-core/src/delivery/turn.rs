@@ -10,7 +10,6 @@
 
 use std::{
     cell::RefCell,
-    marker::PhantomData,
     ops::Deref,
     pin::Pin,
     sync::Arc,
@@ -24,7 +23,7 @@ use super::{
     room::{Room, Want},
 };
 use crate::{
-    ClientId, Name,
+    ClientId, Moment, Name,
     broke::router::Router,
     client::ClientShared,
     logic::module::Module,
@@ -59,12 +58,16 @@ thread_local! {
 }
 
 /// A turn under way on this thread. Dropping it ends it.
-pub(crate) struct Turn(PhantomData<*const ()>);
+pub(crate) struct Turn {
+    _moment: Moment,
+}
 
 impl Turn {
     pub(crate) fn begin() -> Self {
         UNDER.with_borrow_mut(|under| under.depth += 1);
-        Self(PhantomData)
+        Self {
+            _moment: Moment::begin(),
+        }
     }
 
     /// Ends it, and says what is to be waited for before the next one.
@@ -103,10 +106,11 @@ impl Drop for Turn {
         if unpassed.0.is_empty() || std::thread::panicking() {
             return;
         }
-        let until = Instant::now() + SLICE;
+        let mut now = Instant::now();
+        let until = now + SLICE;
         while let Some(lane) = unpassed.0.pop() {
-            lane.pass_here(until);
-            if Instant::now() >= until {
+            now = lane.pass_here(now, until);
+            if now >= until {
                 return;
             }
         }
@@ -120,6 +124,15 @@ impl Drop for Unpassed {
     fn drop(&mut self) {
         self.0.iter().for_each(|lane| lane.wake());
     }
+}
+
+/// Keeps in mind the client whose turn it is: most are answered.
+pub(crate) fn met(client: &Arc<ClientShared>) {
+    UNDER.with_borrow_mut(|under| {
+        if under.depth == 1 && under.known.client.is_none() {
+            under.known.client = Some(client.clone());
+        }
+    });
 }
 
 /// A client that the turn has met, or that it looks up now and keeps in mind.

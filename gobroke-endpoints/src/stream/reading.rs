@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use gobroke_core::CloseReason;
+use gobroke_core::{CloseReason, Moment};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::{Instant, Sleep},
@@ -81,6 +81,7 @@ pub(super) fn decode(
     bytes: &mut [u8],
     intake: &mut impl Intake,
 ) -> Result<(), CloseReason> {
+    let _moment = Moment::begin();
     // What it leaves behind is not used any more: the decoder is asked nothing but to forget, and what it handed on
     // before is whole.
     catch_unwind(AssertUnwindSafe(|| decoder.decode(bytes, intake)))

@@ -20,16 +20,16 @@ use crate::{
 const WRITES_PER_LOOK: u32 = if cfg!(gobroke_interleavings) { 1 } else { 8 };
 
 impl Pass {
-    /// Writes until the time is over; says whether the pass is done.
+    /// Writes until the time is over, which it keeps; says whether the pass is done.
     pub(crate) fn write(
         &mut self,
         members: &mut Members,
         context: &LaneContext,
-        until: Option<Instant>,
+        now: &mut Instant,
+        until: Instant,
     ) -> bool {
-        let began = Instant::now();
+        let began = *now;
         let mut left = WRITES_PER_LOOK;
-        let mut looked = began;
         let done = loop {
             if !self.write_next(members, context) {
                 break true;
@@ -37,18 +37,16 @@ impl Pass {
             left -= 1;
             if left == 0 {
                 left = WRITES_PER_LOOK;
-                looked = Instant::now();
-                if until.is_some_and(|until| looked >= until) {
+                *now = Instant::now();
+                if *now >= until {
                     break false;
                 }
             }
         };
-        let ended = if left == WRITES_PER_LOOK {
-            looked
-        } else {
-            Instant::now()
-        };
-        self.tally.writing += ended - began;
+        if left < WRITES_PER_LOOK {
+            *now = Instant::now();
+        }
+        self.tally.writing += *now - began;
         if done {
             self.finish(members);
         }
