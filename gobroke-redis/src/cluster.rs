@@ -21,6 +21,7 @@ use crate::{
     instance::Instance,
     keys::Keys,
     lease::Ended,
+    nodes::Nodes,
     script,
     sentinel::Sentinels,
     servers::{self, Servers},
@@ -80,6 +81,28 @@ impl RedisCluster {
         });
         let wrong = |error| format!("the address of a sentinel: {error}");
         Self::over(sentinels.map(Servers::Sentinel).map_err(wrong))
+    }
+
+    /// Over a Redis Cluster, of which these nodes are some: `redis://[user:password@]host:port`, or `rediss://..`; the
+    /// others are spoken to alike. Messages are spread over all nodes (sharded channels); the directory is on the one
+    /// that has the namespace's slot.
+    ///
+    /// ```
+    /// use gobroke_redis::RedisCluster;
+    ///
+    /// let nodes = ["redis://10.0.0.1:6379", "redis://10.0.0.2:6379", "redis://10.0.0.3:6379"];
+    /// let cluster = RedisCluster::cluster(nodes);
+    /// ```
+    pub fn cluster<U: IntoConnectionInfo>(nodes: impl IntoIterator<Item = U>) -> Self {
+        choose_cryptography();
+        let seeds = nodes.into_iter().map(Client::open);
+        let seeds = seeds.collect::<Result<Vec<_>, _>>();
+        let wrong = |error| format!("the address of a node: {error}");
+        Self::over(
+            seeds
+                .map(|seeds| Servers::Cluster(Nodes::new(seeds)))
+                .map_err(wrong),
+        )
     }
 
     /// As whom to talk to a master that sentinels name. Elsewhere the address says it.

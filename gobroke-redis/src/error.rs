@@ -18,6 +18,7 @@ pub(crate) fn meaning(what: &str, error: &RedisError) -> ClusterError {
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::Moved
+                | ServerErrorKind::Ask
                 | ServerErrorKind::TryAgain,
             ),
         ) => ClusterError::Unreachable(text),

@@ -11,7 +11,7 @@ use crate::{
     carrier::Queue,
     config::Config,
     error::{is_broken, meaning},
-    keys::{self, Keys},
+    keys::{self, Keys, Place},
     roster::Roster,
     servers::Servers,
     stats::Counters,
@@ -26,6 +26,8 @@ pub(crate) struct Instance {
     /// The id as it is written.
     pub(crate) written: String,
     pub(crate) inbox: Inbox,
+    /// Where it publishes.
+    pub(crate) trunk: Place,
     pub(crate) queue: Queue,
     pub(crate) roster: Mutex<Roster>,
     pub(crate) standing: Mutex<Standing>,
@@ -59,9 +61,14 @@ impl Instance {
         id: InstanceId,
         inbox: Inbox,
     ) -> Self {
-        let keys = Arc::new(Keys::new(&config.namespace));
+        let keys = Arc::new(match servers.are_sharded() {
+            true => Keys::sharded(&config.namespace),
+            false => Keys::new(&config.namespace),
+        });
+        let trunk = keys.trunk(&id);
         Self {
-            queue: Queue::new(keys.clone(), config.queue, config.seal.clone()),
+            queue: Queue::new(keys.clone(), trunk, config.queue, config.seal.clone()),
+            trunk,
             written: keys::instance(&id),
             config,
             servers,

@@ -1,6 +1,36 @@
 //! [`Keys`]: what the keys and channels of a namespace are called.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
 use gobroke_core::cluster::{Incarnation, InstanceId, Registration, To};
+
+/// In a Redis Cluster, where messages go: each origin has one of these trunks, a hash tag and its slot. The slots spread
+/// evenly, so all nodes carry messages; and what one origin sends passes one node, in one order.
+pub(crate) const TRUNKS: [(&str, u16); 16] = [
+    ("u0", 511),
+    ("qp", 1535),
+    ("dj", 2562),
+    ("wz", 3603),
+    ("d2", 4607),
+    ("pv", 5640),
+    ("uh", 6658),
+    ("iy", 7692),
+    ("ly", 8697),
+    ("h9", 9721),
+    ("uv", 10749),
+    ("q6", 11773),
+    ("9s", 12793),
+    ("qn", 13824),
+    ("dt", 14845),
+    ("ha", 15876),
+];
+
+/// By what a channel's node is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Directory,
+    Trunk(usize),
+}
 
 /// The names of everything that a namespace has in Redis.
 ///
@@ -29,12 +59,11 @@ pub(crate) struct Keys {
     pub(crate) groups: String,
     /// Before a group: set of the instances that have members.
     pub(crate) group: String,
-    /// Channel: to every instance.
-    pub(crate) all: String,
     /// Channel: the list of instances changed.
     pub(crate) notices: String,
-    /// Before an instance: the channel to it.
-    to: String,
+    namespace: String,
+    /// Whether channels are those of a Redis Cluster: published to a shard, by the trunk of who publishes.
+    sharded: bool,
 }
 
 impl Keys {
@@ -52,17 +81,62 @@ impl Keys {
             clients: key("clients:"),
             groups: key("groups:"),
             group: key("group:"),
-            all: key("all"),
             notices: key("notices"),
-            to: key("to:"),
+            namespace: namespace.to_owned(),
+            sharded: false,
         }
     }
 
-    /// The channel of a target.
-    pub(crate) fn channel(&self, to: &To) -> String {
+    /// The same in a Redis Cluster.
+    pub(crate) fn sharded(namespace: &str) -> Self {
+        Self {
+            sharded: true,
+            ..Self::new(namespace)
+        }
+    }
+
+    /// The command by which something is published.
+    pub(crate) fn publish(&self) -> &'static str {
+        match self.sharded {
+            true => "SPUBLISH",
+            false => "PUBLISH",
+        }
+    }
+
+    /// On which node the channels are that an instance publishes to.
+    pub(crate) fn trunk(&self, origin: &InstanceId) -> Place {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        match self.sharded {
+            true => Place::Trunk((hasher.hash_one(origin) % TRUNKS.len() as u64) as usize),
+            false => Place::Directory,
+        }
+    }
+
+    /// All channels that an instance listens to, and on which node each is.
+    pub(crate) fn heard(&self, by: &InstanceId) -> Vec<(Place, String)> {
+        let places: Vec<Place> = match self.sharded {
+            true => (0..TRUNKS.len()).map(Place::Trunk).collect(),
+            false => vec![Place::Directory],
+        };
+        let to = [To::Instance(by.clone()), To::All];
+        let channels = places.into_iter().flat_map(|place| {
+            let to = to.each_ref();
+            to.map(|to| (place, self.channel(place, to)))
+        });
+        let notices = (Place::Directory, self.notices.clone());
+        channels.chain([notices]).collect()
+    }
+
+    /// The channel of a target, for who publishes on this trunk.
+    pub(crate) fn channel(&self, trunk: Place, to: &To) -> String {
+        let namespace = &self.namespace;
+        let prefix = match trunk {
+            Place::Directory => format!("{{{namespace}}}"),
+            Place::Trunk(trunk) => format!("{{{}}}:{namespace}", TRUNKS[trunk].0),
+        };
         match to {
-            To::All => self.all.clone(),
-            To::Instance(id) => format!("{}{}", self.to, instance(id)),
+            To::All => format!("{prefix}:all"),
+            To::Instance(id) => format!("{prefix}:to:{}", instance(id)),
         }
     }
 
@@ -122,6 +196,39 @@ mod tests {
         for bad in ["", "a", "a#", "a#1", "a#1.x", "#.", "a#-1.0"] {
             assert_eq!(parse_instance(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_origin_publishes_where_others_listen() {
+        let (origin, target) = (
+            InstanceId::new("a", Incarnation::new(7, 7)),
+            InstanceId::new("b", Incarnation::new(8, 8)),
+        );
+        for (keys, count) in [(Keys::new("x"), 3), (Keys::sharded("x"), 33)] {
+            let heard = keys.heard(&target);
+            assert_eq!(heard.len(), count);
+            let trunk = keys.trunk(&origin);
+            for to in [To::All, To::Instance(target.clone())] {
+                assert!(heard.contains(&(trunk, keys.channel(trunk, &to))));
+            }
+        }
+    }
+
+    #[test]
+    fn trunks_spread_evenly() {
+        for (number, (_, slot)) in TRUNKS.iter().enumerate() {
+            assert_eq!(usize::from(*slot) / 1024, number);
+        }
+        let keys = Keys::sharded("x");
+        let used: std::collections::HashSet<_> = (0..1000)
+            .map(
+                |number| match keys.trunk(&InstanceId::new("a", Incarnation::new(number, 0))) {
+                    Place::Trunk(trunk) => trunk,
+                    Place::Directory => unreachable!("it is sharded"),
+                },
+            )
+            .collect();
+        assert_eq!(used.len(), TRUNKS.len());
     }
 
     #[test]

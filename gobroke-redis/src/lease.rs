@@ -172,7 +172,8 @@ pub(crate) async fn beat(
         .arg(lease.as_millis() as u64)
         .arg(version)
         .arg(&keys.notices)
-        .arg(VERSION);
+        .arg(VERSION)
+        .arg(keys.publish());
     let answer: RedisResult<Answer> = invocation.invoke_async(commands).await;
     let answer = answer.map_err(|error| Ended::Away(meaning("heartbeat", &error)))?;
     match answer {

@@ -22,7 +22,7 @@
 //!
 //! [`RedisCluster`] implements the seam [`gobroke_core::cluster::Cluster`]; what the instances promise each other
 //! stands there. Redis 7.0 or newer, or Valkey, without persistence or with it: what it loses is written again; a single
-//! server, or the master that Sentinels name ([`RedisCluster::sentinel`]).
+//! server, the master that Sentinels name ([`RedisCluster::sentinel`]), or a Redis Cluster ([`RedisCluster::cluster`]).
 //!
 //! | what | how |
 //! |---|---|
@@ -31,7 +31,8 @@
 //! | instances | leases in a sorted set, by Redis' own clock; a heartbeat each fifth of a lease |
 //! | forgery | with a [secret](RedisCluster::secret), what instances carry to each other is sealed |
 //! | Redis away | local traffic does not notice; what is for others waits, bounded; on its return everything is subscribed and written again |
-//! | a new master | asked for at every reconnect, of all Sentinels; a server that says it is no master is not talked to |
+//! | a new master | asked for at every reconnect and with every heartbeat, of all Sentinels or nodes; a server that says it is no master is not talked to |
+//! | many nodes | in a Redis Cluster sharded channels by the origin's trunk, of which there are 16: all that one origin sends passes one node; the directory is in one slot |
 //! | a deaf subscription | found by a probe when it has been quiet for 5 s, and made anew |
 //!
 //! No command is sent for a message between clients of one instance.
@@ -47,6 +48,7 @@ mod error;
 mod instance;
 mod keys;
 mod lease;
+mod nodes;
 mod roster;
 mod script;
 mod sentinel;

@@ -5,13 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gobroke_core::cluster::ClusterError;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisConnectionInfo,
-    RedisResult, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection,
 };
 
 use tokio::time::timeout;
 
-use crate::error::meaning;
+use crate::{error::meaning, servers::named_by};
 
 /// How long those are waited for that have not answered when most have.
 const STRAGGLERS: Duration = Duration::from_millis(100);
@@ -34,12 +33,12 @@ struct Said {
 }
 
 impl Sentinels {
-    /// Asks all of them, since one that is cut off tells of a former master, and believes the latest. One that does
-    /// not answer holds nothing up, as long as most do.
+    /// Asks all of them, since one that is cut off tells of a former master, and believes the latest; gives its failover,
+    /// too. One that does not answer holds nothing up, as long as most do.
     pub(crate) async fn master(
         &self,
         config: &AsyncConnectionConfig,
-    ) -> Result<Client, ClusterError> {
+    ) -> Result<(Client, u64), ClusterError> {
         let mut asked: FuturesUnordered<_> = self
             .clients
             .iter()
@@ -67,30 +66,15 @@ impl Sentinels {
                 Err(error) => failed = Some(meaning("asking a sentinel", &error)),
             }
         }
-        let Some((Said { host, port, .. }, client)) = latest else {
+        let Some((Said { epoch, host, port }, client)) = latest else {
             let nothing =
                 || ClusterError::Unreachable(format!("no sentinel knows a master {}", self.master));
             return Err(failed.unwrap_or_else(nothing));
         };
         // The master speaks TLS where the sentinels do.
-        let addr = match client.get_connection_info().addr().clone() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure,
-                tls_params,
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        let open = |addr: ConnectionAddr| {
-            let info: ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(addr)?;
-            Client::open(info.set_redis_settings(self.login.clone()))
-        };
-        open(addr).map_err(|error| meaning("the address of the master", &error))
+        let master = named_by(client, host, port, self.login.clone());
+        let master = master.map_err(|error| meaning("the address of the master", &error))?;
+        Ok((master, epoch))
     }
 
     async fn ask(

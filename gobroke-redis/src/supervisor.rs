@@ -6,7 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gobroke_core::cluster::{ClusterError, Notice, To};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use gobroke_core::cluster::{ClusterError, Notice};
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -15,7 +16,7 @@ use crate::{
     error::meaning,
     instance::Instance,
     lease::{self, Beaten, Ended},
-    servers::Session,
+    servers::{Layout, Session},
     stats::count,
 };
 
@@ -26,8 +27,9 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// An instance that has joined over connections that work.
 pub(crate) struct Joined {
     commands: MultiplexedConnection,
-    publishing: MultiplexedConnection,
-    subscribed: Subscribed,
+    /// To each node, what is published to it and heard from it.
+    nodes: Vec<(MultiplexedConnection, Subscribed)>,
+    layout: Layout,
     beaten: Beaten,
 }
 
@@ -35,24 +37,30 @@ pub(crate) struct Joined {
 pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined, Ended> {
     let Session {
         mut commands,
-        publishing,
-        subscription,
+        nodes: connected,
+        layout,
     } = session;
-    let keys = &instance.keys;
-    let own = keys.channel(&To::Instance(instance.id.clone()));
-    let channels = vec![own, keys.all.clone(), keys.notices.clone()];
     let patience = instance.config.response_timeout;
-    let subscribed = timeout(patience, Subscribed::new(subscription, channels)).await;
-    let subscribed = subscribed
-        .map_err(|_| ClusterError::Unreachable("SUBSCRIBE was not answered".to_owned()))
-        .and_then(|subscribed| subscribed.map_err(|error| meaning("SUBSCRIBE", &error)))
-        .map_err(Ended::Away)?;
+    let channels = instance.keys.heard(&instance.id);
+    let mut nodes = Vec::with_capacity(connected.len());
+    for (number, node) in connected.into_iter().enumerate() {
+        let here = channels
+            .iter()
+            .filter(|(place, _)| layout.node(*place) == number);
+        let here = here.map(|(_, channel)| channel.clone()).collect();
+        let subscribed = timeout(patience, Subscribed::new(node.hearing, here)).await;
+        let subscribed = subscribed
+            .map_err(|_| ClusterError::Unreachable("SUBSCRIBE was not answered".to_owned()))
+            .and_then(|subscribed| subscribed.map_err(|error| meaning("SUBSCRIBE", &error)))
+            .map_err(Ended::Away)?;
+        nodes.push((node.publishing, subscribed));
+    }
     let beaten = lease::beat(instance, &mut commands).await?;
     count(&instance.counters.connected);
     Ok(Joined {
         commands,
-        publishing,
-        subscribed,
+        nodes,
+        layout,
         beaten,
     })
 }
@@ -111,34 +119,53 @@ async fn again(instance: &Instance) -> Result<Joined, Ended> {
     join(instance, session).await
 }
 
+/// Asks where everything is, as often as heartbeats go, until something is elsewhere: a former master that is cut off
+/// from the others answers as ever.
+async fn overtaken(instance: &Instance, layout: &Layout) {
+    loop {
+        sleep(instance.config.lease / 5).await;
+        match instance.servers.find(&instance.config).await {
+            Ok(found) if layout.is_overtaken_by(&found) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(instance = %instance.id, %error, "where the servers are is not known now");
+            }
+        }
+    }
+}
+
 /// Publishes, listens, probes and renews the lease until one of these fails.
 async fn serve(instance: &Instance, joined: Joined) -> Ended {
     let Joined {
         commands,
-        publishing,
-        subscribed,
+        nodes,
+        layout,
         beaten,
     } = joined;
-    let heard = subscribed.heard();
+    let publishing = nodes[layout.node(instance.trunk)].0.clone();
+    let (mut listening, mut probing) = (FuturesUnordered::new(), FuturesUnordered::new());
+    for (connection, subscribed) in nodes {
+        let heard = subscribed.heard();
+        listening.push(carrier::listen(subscribed, instance));
+        probing.push(async move { carrier::probe(&heard, &connection, instance).await });
+    }
     *instance.commands.lock() = Some(commands.clone());
     let away = |what: &str| Ended::Away(ClusterError::Unreachable(what.to_owned()));
-    let patience = instance.config.response_timeout;
     let ended = tokio::select! {
         ended = lease::renew(instance, &commands, beaten) => ended,
-        () = carrier::listen(subscribed, instance) => {
-            away("the connection that listens has ended")
-        }
-        published = carrier::publish(&instance.queue, &publishing) => match published {
+        _ = listening.next() => away("a connection that listens has ended"),
+        published = carrier::publish(&instance.queue, instance.keys.publish(), &publishing) => match published {
             Err(error) => Ended::Away(meaning("PUBLISH", &error)),
             Ok(()) => away("the connection that publishes has ended"),
         },
-        probed = carrier::probe(&heard, &publishing, patience, &instance.inbox) => match probed {
-            Err(error) => Ended::Away(meaning("probe", &error)),
-            Ok(()) => {
+        probed = probing.next() => match probed {
+            Some(Err(error)) => Ended::Away(meaning("probe", &error)),
+            _ => {
                 count(&instance.counters.deaf);
                 away("a subscription is deaf")
             }
         },
+        () = overtaken(instance, &layout) => away("another server has taken over"),
         () = instance.broken.notified() => away("a command was not answered"),
     };
     *instance.commands.lock() = None;

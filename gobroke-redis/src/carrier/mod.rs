@@ -10,5 +10,5 @@ pub(crate) use self::{
     publisher::publish,
     queue::Queue,
     seal::Seal,
-    subscriber::{Subscribed, listen, probe},
+    subscriber::{Hearing, Subscribed, listen, probe},
 };

@@ -6,19 +6,23 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use super::{Queue, queue::Packed};
 use crate::config::{BATCH, UNDER_WAY};
 
-/// Publishes over this connection until it fails: at once when idle, whatever has gathered when busy, and several
+/// Publishes by this command over this connection until it fails: at once when idle, whatever has gathered when busy, and several
 /// batches under way, in order.
-pub(crate) async fn publish(queue: &Queue, connection: &MultiplexedConnection) -> RedisResult<()> {
+pub(crate) async fn publish(
+    queue: &Queue,
+    command: &'static str,
+    connection: &MultiplexedConnection,
+) -> RedisResult<()> {
     let mut under_way = FuturesOrdered::new();
     let again = queue.again();
     if !again.is_empty() {
-        under_way.push_back(send(connection.clone(), again));
+        under_way.push_back(send(connection.clone(), command, again));
     }
     loop {
         if under_way.len() < UNDER_WAY {
             let packed = queue.take(BATCH);
             if !packed.is_empty() {
-                under_way.push_back(send(connection.clone(), packed));
+                under_way.push_back(send(connection.clone(), command, packed));
             }
         }
         let idle = under_way.len() < UNDER_WAY;
@@ -32,13 +36,17 @@ pub(crate) async fn publish(queue: &Queue, connection: &MultiplexedConnection) -
 
 /// Gives back how many packets were answered. Whether anybody heard them does not matter here: whoever should have
 /// asks for them.
-async fn send(mut connection: MultiplexedConnection, packed: Vec<Packed>) -> RedisResult<usize> {
+async fn send(
+    mut connection: MultiplexedConnection,
+    command: &str,
+    packed: Vec<Packed>,
+) -> RedisResult<usize> {
     let mut pipe = redis::pipe();
     for Packed {
         channel, payload, ..
     } in &packed
     {
-        pipe.cmd("PUBLISH").arg(&**channel).arg(&**payload);
+        pipe.cmd(command).arg(&**channel).arg(&**payload);
     }
     let _heard: Vec<i64> = pipe.query_async(&mut connection).await?;
     Ok(packed.len())

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{packet, seal::Seal};
-use crate::{config::PACKET, keys::Keys};
+use crate::{
+    config::PACKET,
+    keys::{Keys, Place},
+};
 
 /// What a frame costs beside its bytes while it waits, about.
 const EACH: usize = 64;
@@ -25,6 +28,7 @@ pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     bound: usize,
     keys: Arc<Keys>,
+    trunk: Place,
     seal: Option<Seal>,
     /// Told when a frame was put in.
     pub(super) filled: Notify,
@@ -49,11 +53,12 @@ pub(super) struct Packed {
 }
 
 impl Queue {
-    pub(crate) fn new(keys: Arc<Keys>, bound: usize, seal: Option<Seal>) -> Self {
+    pub(crate) fn new(keys: Arc<Keys>, trunk: Place, bound: usize, seal: Option<Seal>) -> Self {
         Self {
             waiting: Mutex::default(),
             bound,
             keys,
+            trunk,
             seal,
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -116,7 +121,8 @@ impl Queue {
         let frames: Vec<_> = waiting.frames.drain(..count).collect();
         // Copied without the lock, which whoever publishes needs.
         drop(waiting);
-        let packed = pack(frames, &self.keys, self.seal.as_ref());
+        let channel = |to: &To| self.keys.channel(self.trunk, to);
+        let packed = pack(frames, &channel, self.seal.as_ref());
         self.waiting
             .lock()
             .unanswered
@@ -140,7 +146,11 @@ impl Queue {
 
 /// Packs frames into as few packets as keep the order that receivers see: what is for one instance and what is for
 /// all do not overtake each other; what is for different instances may.
-fn pack(frames: Vec<(To, Bytes)>, keys: &Keys, seal: Option<&Seal>) -> Vec<Packed> {
+fn pack(
+    frames: Vec<(To, Bytes)>,
+    channel: &dyn Fn(&To) -> String,
+    seal: Option<&Seal>,
+) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut open: Vec<(To, Vec<u8>, usize)> = Vec::new();
     let mut places: HashMap<InstanceId, usize> = HashMap::new();
@@ -150,14 +160,14 @@ fn pack(frames: Vec<(To, Bytes)>, keys: &Keys, seal: Option<&Seal>) -> Vec<Packe
             .first()
             .is_some_and(|(first, _, _)| (*first == To::All) != to_all)
         {
-            close(&mut open, &mut places, keys, seal, &mut packed);
+            close(&mut open, &mut places, channel, seal, &mut packed);
         }
         let mut place = match &to {
             To::All => (!open.is_empty()).then_some(0),
             To::Instance(id) => places.get(id).copied(),
         };
         if place.is_some_and(|place| open[place].1.len() + frame.len() > PACKET) {
-            close(&mut open, &mut places, keys, seal, &mut packed);
+            close(&mut open, &mut places, channel, seal, &mut packed);
             place = None;
         }
         let place = place.unwrap_or_else(|| {
@@ -171,20 +181,20 @@ fn pack(frames: Vec<(To, Bytes)>, keys: &Keys, seal: Option<&Seal>) -> Vec<Packe
         packet::add(payload, &frame);
         *weight += frame.len() + EACH;
     }
-    close(&mut open, &mut places, keys, seal, &mut packed);
+    close(&mut open, &mut places, channel, seal, &mut packed);
     packed
 }
 
 fn close(
     open: &mut Vec<(To, Vec<u8>, usize)>,
     places: &mut HashMap<InstanceId, usize>,
-    keys: &Keys,
+    channel: &dyn Fn(&To) -> String,
     seal: Option<&Seal>,
     packed: &mut Vec<Packed>,
 ) {
     places.clear();
     packed.extend(open.drain(..).map(|(to, payload, weight)| {
-        let channel = keys.channel(&to);
+        let channel = channel(&to);
         Packed {
             payload: packet::end(payload, &channel, seal),
             channel: channel.into(),
@@ -204,7 +214,7 @@ mod tests {
     }
 
     fn queue(bound: usize) -> Queue {
-        Queue::new(Arc::new(Keys::new("test")), bound, None)
+        Queue::new(Arc::new(Keys::new("test")), Place::Directory, bound, None)
     }
 
     #[test]

@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use gobroke_core::cluster::{Inbox, Notice};
+use gobroke_core::cluster::Notice;
 use parking_lot::Mutex;
 use redis::{
-    RedisResult,
+    Msg, PushInfo, PushKind, RedisResult,
     aio::{MultiplexedConnection, PubSub, PubSubStream},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep, timeout},
+};
 
 use super::packet::{self, Packet};
 use crate::{config::QUIET, instance::Instance, keys::parse_instance};
@@ -18,10 +21,46 @@ use crate::{config::QUIET, instance::Instance, keys::parse_instance};
 /// How often it looks whether a subscription has gone quiet.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A connection that is to listen.
+pub(crate) enum Hearing {
+    Plain(PubSub),
+    /// To a node of a Redis Cluster, by the protocol that tells what was published to shards. No command but SSUBSCRIBE
+    /// goes over it.
+    Sharded {
+        connection: MultiplexedConnection,
+        pushed: UnboundedReceiver<PushInfo>,
+    },
+}
+
 /// A connection that listens to some channels.
 pub(crate) struct Subscribed {
-    stream: PubSubStream,
+    arriving: Arriving,
     heard: Arc<Heard>,
+}
+
+enum Arriving {
+    Plain(PubSubStream),
+    Sharded {
+        pushed: UnboundedReceiver<PushInfo>,
+        _open: MultiplexedConnection,
+    },
+}
+
+impl Arriving {
+    /// The next message; `None` when the connection has ended, or the node does not have a channel any more.
+    async fn next(&mut self) -> Option<Msg> {
+        match self {
+            Self::Plain(stream) => stream.next().await,
+            Self::Sharded { pushed, .. } => loop {
+                let push = pushed.recv().await?;
+                match push.kind {
+                    PushKind::SMessage => return Msg::from_push_info(push),
+                    PushKind::Disconnection | PushKind::SUnsubscribe => return None,
+                    _ => {}
+                }
+            },
+        }
+    }
 }
 
 /// The channels that are listened to, and when something came through each.
@@ -38,15 +77,35 @@ impl Heard {
 
 impl Subscribed {
     /// Subscribes to these channels.
-    pub(crate) async fn new(mut connection: PubSub, channels: Vec<String>) -> RedisResult<Self> {
-        connection.subscribe(&channels).await?;
+    pub(crate) async fn new(hearing: Hearing, channels: Vec<String>) -> RedisResult<Self> {
+        let arriving = match hearing {
+            Hearing::Plain(mut connection) => {
+                connection.subscribe(&channels).await?;
+                Arriving::Plain(connection.split().1)
+            }
+            Hearing::Sharded {
+                mut connection,
+                pushed,
+            } => {
+                // One for each: those of one command must be in one slot.
+                let mut pipe = redis::pipe();
+                for channel in &channels {
+                    pipe.cmd("SSUBSCRIBE").arg(channel);
+                }
+                pipe.query_async::<Vec<redis::Value>>(&mut connection)
+                    .await?;
+                Arriving::Sharded {
+                    pushed,
+                    _open: connection,
+                }
+            }
+        };
         let now = Instant::now();
         let heard = channels
             .into_iter()
             .map(|channel| (channel, Mutex::new(now)));
         let heard = Arc::new(Heard(heard.collect()));
-        let (_, stream) = connection.split();
-        Ok(Self { stream, heard })
+        Ok(Self { arriving, heard })
     }
 
     pub(crate) fn heard(&self) -> Arc<Heard> {
@@ -56,7 +115,7 @@ impl Subscribed {
 
 /// Hands over what comes until the connection ends. Never waits for who takes it.
 pub(crate) async fn listen(mut subscribed: Subscribed, instance: &Instance) {
-    while let Some(message) = subscribed.stream.next().await {
+    while let Some(message) = subscribed.arriving.next().await {
         let channel = message.get_channel_name();
         subscribed.heard.now(channel);
         let payload = message.get_payload_bytes();
@@ -110,9 +169,9 @@ fn frames(instance: &Instance, channel: &str, payload: &[u8]) {
 pub(crate) async fn probe(
     heard: &Heard,
     connection: &MultiplexedConnection,
-    patience: Duration,
-    inbox: &Inbox,
+    instance: &Instance,
 ) -> RedisResult<()> {
+    let patience = instance.config.response_timeout;
     loop {
         sleep(LOOK).await;
         let quiet: Vec<_> = heard
@@ -126,7 +185,9 @@ pub(crate) async fn probe(
         let asked = Instant::now();
         let mut pipe = redis::pipe();
         for (channel, _) in &quiet {
-            pipe.cmd("PUBLISH").arg(channel).arg(&packet::probe()[..]);
+            pipe.cmd(instance.keys.publish())
+                .arg(channel)
+                .arg(&packet::probe()[..]);
         }
         let _heard: Vec<i64> = pipe.query_async(&mut connection.clone()).await?;
         let answered = timeout(patience, async {
@@ -141,7 +202,7 @@ pub(crate) async fn probe(
                 .map(|(name, _)| name)
                 .collect();
             tracing::warn!(channels = ?deaf, "nothing comes through a subscription; it is made anew");
-            inbox.notice(Notice::Deaf);
+            instance.inbox.notice(Notice::Deaf);
             return Ok(());
         }
     }

@@ -99,7 +99,8 @@ impl Membership for Place {
         invocation
             .arg(&*instance.id.name)
             .arg(keys::incarnation(instance.id.incarnation))
-            .arg(&keys.notices);
+            .arg(&keys.notices)
+            .arg(keys.publish());
         if let Err(error) = invocation.invoke_async::<()>(&mut commands).await {
             tracing::warn!(instance = %instance.id, %error, "leaving was not written; others learn of it when the lease ends");
         }

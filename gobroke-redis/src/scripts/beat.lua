@@ -2,9 +2,9 @@
 -- A heartbeat: renews the lease, takes away those whose lease ended, and says what changed.
 -- KEYS: state, instances, leases, batches, left, unswept, versions
 -- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel,
---   the highest version of envelopes that it knows
+--   the highest version of envelopes that it knows, the command by which notices are published
 local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
-local name, incarnation, epoch, fresh, lease, version, channel, knows = unpack(ARGV)
+local name, incarnation, epoch, fresh, lease, version, channel, knows, publish = unpack(ARGV)
 lease = tonumber(lease)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -67,7 +67,7 @@ local current = tonumber(redis.call('HGET', state, 'list')) or 0
 if changed then
     current = redis.call('HINCRBY', state, 'list', 1)
     -- Who hears the newcomer has heard of it before.
-    redis.call('PUBLISH', channel, current .. joined)
+    redis.call(publish, channel, current .. joined)
     -- Why somebody left is remembered for ten leases.
     local reasons = redis.call('HGETALL', left)
     for i = 1, #reasons, 2 do

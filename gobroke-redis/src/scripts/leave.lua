@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- A clean stop.
 -- KEYS: state, instances, leases, batches, left, unswept, versions
--- ARGV: name, incarnation, notice channel
+-- ARGV: name, incarnation, notice channel, the command by which notices are published
 local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
-local name, incarnation, channel = unpack(ARGV)
+local name, incarnation, channel, publish = unpack(ARGV)
 if redis.call('HGET', instances, name) ~= incarnation then return 0 end
 local time = redis.call('TIME')
 local id = name .. '#' .. incarnation
@@ -13,5 +13,5 @@ redis.call('ZREM', leases, name)
 redis.call('HDEL', batches, id)
 redis.call('HSET', left, id, 's' .. (time[1] * 1000 + math.floor(time[2] / 1000)))
 redis.call('HSET', unswept, id, 0)
-redis.call('PUBLISH', channel, redis.call('HINCRBY', state, 'list', 1))
+redis.call(publish, channel, redis.call('HINCRBY', state, 'list', 1))
 return 1

@@ -10,6 +10,7 @@ pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod server;
+pub(crate) mod sharded;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -26,8 +26,8 @@ pub(crate) struct Proxy {
 /// Where a proxy leads.
 pub(crate) enum Far {
     Socket(PathBuf),
-    /// To a sentinel on this port. Where it names a server by the first port, instances read the second, a proxy's.
-    Sentinel(u16, Vec<(u16, u16)>),
+    /// To one that names others. Where it names a server by the first port, instances read the second, a proxy's.
+    Port(u16, Arc<Mutex<Vec<(u16, u16)>>>),
 }
 
 struct Shared {
@@ -99,9 +99,10 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
                 between(client, server, &[], &shared).await;
             }
         }
-        Far::Sentinel(port, ports) => {
+        Far::Port(port, ports) => {
             if let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await {
-                between(client, server, ports, &shared).await;
+                let ports = ports.lock().clone();
+                between(client, server, &ports, &shared).await;
             }
         }
     }
@@ -151,11 +152,14 @@ async fn between(
 
 /// Ports that the system chooses have five digits all, so the length stays the same.
 fn replace(text: &mut [u8], port: u16, instead: u16) {
-    let (port, instead) = (format!("\n{port}\r"), format!("\n{instead}\r"));
-    assert_eq!(port.len(), instead.len());
-    for at in 0..text.len().saturating_sub(port.len() - 1) {
-        if text[at..].starts_with(port.as_bytes()) {
-            text[at..at + port.len()].copy_from_slice(instead.as_bytes());
+    // As a text, and as a number.
+    for before in ["\n", ":"] {
+        let (port, instead) = (format!("{before}{port}\r"), format!("{before}{instead}\r"));
+        assert_eq!(port.len(), instead.len());
+        for at in 0..text.len().saturating_sub(port.len() - 1) {
+            if text[at..].starts_with(port.as_bytes()) {
+                text[at..at + port.len()].copy_from_slice(instead.as_bytes());
+            }
         }
     }
 }

@@ -194,8 +194,9 @@ impl Setup for Apart {
             ports.push((port, proxy.addr().port()));
             proxies.push(proxy);
         }
+        let ports = Arc::new(Mutex::new(ports));
         for sentinel in &self.watched.sentinels {
-            let proxy = Proxy::start(Far::Sentinel(sentinel.port, ports.clone())).await;
+            let proxy = Proxy::start(Far::Port(sentinel.port, ports.clone())).await;
             urls.push(format!("redis://{}", proxy.addr()));
             proxies.push(proxy);
         }

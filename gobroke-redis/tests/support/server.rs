@@ -85,6 +85,10 @@ impl Server {
         answer.is_ok_and(|answer| answer == "PONG")
     }
 
+    pub(crate) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

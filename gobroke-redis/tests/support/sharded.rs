@@ -1,0 +1,291 @@
+//! A Redis Cluster of three masters with a replica each, and proxies before all of them for each instance.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use gobroke_core::{
+    async_trait,
+    cluster::{Cluster, conformance::Setup},
+};
+use gobroke_redis::RedisCluster;
+use parking_lot::Mutex;
+use redis::Value;
+
+use super::{Far, Proxy, Server, until};
+
+const MASTERS: usize = 3;
+
+/// What a user needs over a Redis Cluster, for the namespace `gobroke`: also in `src/docs/operating.md`.
+pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* &{*}:gobroke:* -@all +ping +info +cluster|info \
+    +cluster|keyslot +cluster|slots +ssubscribe +spublish +evalsha +script|load +time +exists +hget +hset +hdel \
+    +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange +zrangebyscore +sadd +srem +spop +smembers";
+const SLOTS: u16 = 16384;
+
+pub(crate) struct Sharded {
+    /// The masters as it began, then the replicas in that order.
+    pub(crate) servers: Vec<Server>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) ids: Vec<String>,
+}
+
+/// Free a moment ago; a server cannot choose one by itself.
+fn port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn text(value: &Value) -> String {
+    redis::from_redis_value(value.clone()).unwrap_or_default()
+}
+
+impl Sharded {
+    pub(crate) async fn start() -> Self {
+        let (mut servers, mut ports, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..2 * MASTERS {
+            let (own, bus) = (port(), port());
+            let arguments = [
+                "--port",
+                &own.to_string(),
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus.to_string(),
+                "--cluster-node-timeout",
+                "1500",
+                "--repl-diskless-sync-delay",
+                "0",
+                "--cluster-allow-replica-migration",
+                "no",
+            ];
+            let server = Server::start(&arguments).await;
+            // The same for namespaces of tests.
+            let acl = ACL
+                .replace("{gobroke}", "{apart-*}")
+                .replace(":gobroke:", ":apart-*:");
+            let mut user = vec!["ACL", "SETUSER", "router", "on", ">secret"];
+            user.extend(acl.split_whitespace());
+            server.cli(&user).await;
+            ids.push(text(&server.cli(&["CLUSTER", "MYID"]).await));
+            ports.push((own, bus));
+            servers.push(server);
+        }
+        for (number, server) in servers.iter().enumerate().take(MASTERS) {
+            let epoch = (number + 1).to_string();
+            server.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+            let each = SLOTS / MASTERS as u16;
+            let first = number as u16 * each;
+            let last = match number + 1 {
+                MASTERS => SLOTS - 1,
+                _ => first + each - 1,
+            };
+            let (first, last) = (first.to_string(), last.to_string());
+            server
+                .cli(&["CLUSTER", "ADDSLOTSRANGE", &first, &last])
+                .await;
+        }
+        for (own, bus) in &ports[1..] {
+            let (own, bus) = (own.to_string(), bus.to_string());
+            servers[0]
+                .cli(&["CLUSTER", "MEET", "127.0.0.1", &own, &bus])
+                .await;
+        }
+        let ports = ports.into_iter().map(|(own, _)| own).collect();
+        let sharded = Self {
+            servers,
+            ports,
+            ids,
+        };
+        for server in &sharded.servers {
+            until("all nodes know each other", async || {
+                let nodes = text(&server.cli(&["CLUSTER", "NODES"]).await);
+                nodes.lines().count() == 2 * MASTERS && !nodes.contains("handshake")
+            })
+            .await;
+        }
+        for replica in MASTERS..2 * MASTERS {
+            let master = &sharded.ids[replica - MASTERS];
+            let server = &sharded.servers[replica];
+            server.cli(&["CLUSTER", "REPLICATE", master]).await;
+        }
+        sharded.works().await;
+        sharded
+    }
+
+    /// Waits until all nodes that run say that all works, and replicas follow.
+    pub(crate) async fn works(&self) {
+        for server in self.servers.iter().filter(|server| server.runs()) {
+            until("the cluster works", async || {
+                let info = text(&server.cli(&["CLUSTER", "INFO"]).await);
+                let role = text(&server.cli(&["INFO", "replication"]).await);
+                info.contains("cluster_state:ok")
+                    && !role.contains("master_link_status:down")
+                    && (role.contains("role:master") || role.contains("master_link_status:up"))
+            })
+            .await;
+        }
+    }
+
+    pub(crate) fn urls(&self) -> impl Iterator<Item = String> {
+        self.ports
+            .iter()
+            .map(|port| format!("redis://127.0.0.1:{port}"))
+    }
+
+    /// What an instance joins by. One of the nodes is enough to find the others.
+    pub(crate) fn cluster(&self) -> RedisCluster {
+        RedisCluster::cluster(self.urls().take(2)).lease(Duration::from_secs(10))
+    }
+
+    /// Which of the servers is the master of a slot.
+    pub(crate) async fn master_of(&self, slot: u16) -> usize {
+        let asked = self.servers.iter().find(|server| server.runs()).unwrap();
+        let slots = asked.cli(&["CLUSTER", "SLOTS"]).await;
+        let slots: Vec<(u16, u16, Vec<Value>)> = match slots {
+            Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
+            _ => Vec::new(),
+        };
+        let (_, _, master) = slots
+            .into_iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&slot))
+            .unwrap();
+        let port: u16 = redis::from_redis_value(master[1].clone()).unwrap();
+        self.ports.iter().position(|known| *known == port).unwrap()
+    }
+
+    pub(crate) async fn slot_of(&self, key: &str) -> u16 {
+        let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", key]).await;
+        redis::from_redis_value(slot).unwrap()
+    }
+
+    /// Has the replica of a master take over, planned.
+    pub(crate) async fn fail_over(&self, slot: u16) {
+        let before = self.master_of(slot).await;
+        let replica = (before + MASTERS) % (2 * MASTERS);
+        self.servers[replica].cli(&["CLUSTER", "FAILOVER"]).await;
+        until("another master has it", async || {
+            self.master_of(slot).await == replica
+        })
+        .await;
+    }
+
+    /// Waits until another master has the slot than the one that was killed.
+    pub(crate) async fn elected(&self, slot: u16, killed: usize) {
+        until("a replica was elected", async || {
+            self.master_of(slot).await != killed
+        })
+        .await;
+    }
+
+    /// Moves a slot, with the keys in it, to the next master, as `redis-cli --cluster reshard` does.
+    pub(crate) async fn migrate(&self, slot: u16) {
+        let from = self.master_of(slot).await;
+        let to = (from % MASTERS + 1) % MASTERS;
+        let to = self.master_of(to as u16 * (SLOTS / MASTERS as u16)).await;
+        let (number, source, target) = (slot.to_string(), &self.ids[from], &self.ids[to]);
+        let importing = ["CLUSTER", "SETSLOT", &number, "IMPORTING", source];
+        self.servers[to].cli(&importing).await;
+        let migrating = ["CLUSTER", "SETSLOT", &number, "MIGRATING", target];
+        self.servers[from].cli(&migrating).await;
+        loop {
+            let keys = self.servers[from]
+                .cli(&["CLUSTER", "GETKEYSINSLOT", &number, "10"])
+                .await;
+            let keys: Vec<String> = redis::from_redis_value(keys).unwrap();
+            if keys.is_empty() {
+                break;
+            }
+            let port = self.ports[to].to_string();
+            for key in &keys {
+                let migrate = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+                self.servers[from].cli(&migrate).await;
+            }
+        }
+        let node = ["CLUSTER", "SETSLOT", &number, "NODE", target];
+        self.servers[to].cli(&node).await;
+        self.servers[from].cli(&node).await;
+        until("all know who has the slot", async || {
+            self.master_of(slot).await == to
+        })
+        .await;
+    }
+}
+
+fn range(value: Value) -> Option<(u16, u16, Vec<Value>)> {
+    let parts: Vec<Value> = redis::from_redis_value(value).ok()?;
+    let mut parts = parts.into_iter();
+    let first = redis::from_redis_value(parts.next()?).ok()?;
+    let last = redis::from_redis_value(parts.next()?).ok()?;
+    Some((first, last, redis::from_redis_value(parts.next()?).ok()?))
+}
+
+/// A cluster of instances beside others over the same servers, each behind proxies of its own.
+pub(crate) struct Apart {
+    sharded: Arc<Sharded>,
+    namespace: String,
+    proxies: Mutex<HashMap<String, Vec<Proxy>>>,
+}
+
+impl Apart {
+    pub(crate) fn new(sharded: &Arc<Sharded>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            sharded: sharded.clone(),
+            namespace: format!("apart-{}", COUNT.fetch_add(1, Relaxed)),
+            proxies: Mutex::default(),
+        }
+    }
+
+    fn cut(&self, instance: &str, cut: bool) {
+        for proxy in &self.proxies.lock()[instance] {
+            proxy.cut(cut);
+        }
+    }
+}
+
+#[async_trait]
+impl Setup for Apart {
+    async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
+        let ports = Arc::new(Mutex::new(Vec::new()));
+        let mut proxies = Vec::new();
+        for port in &self.sharded.ports {
+            let proxy = Proxy::start(Far::Port(*port, ports.clone())).await;
+            ports.lock().push((*port, proxy.addr().port()));
+            proxies.push(proxy);
+        }
+        let urls: Vec<_> = proxies
+            .iter()
+            .map(|proxy| format!("redis://router:secret@{}", proxy.addr()))
+            .collect();
+        self.proxies.lock().insert(instance.to_owned(), proxies);
+        let cluster = RedisCluster::cluster(urls);
+        Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
+    }
+
+    async fn kill(&self, instance: &str) {
+        self.cut(instance, true);
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_secs(8)
+    }
+
+    async fn away(&self, instance: &str, away: bool) -> bool {
+        self.cut(instance, away);
+        true
+    }
+
+    async fn lose_directory(&self) -> bool {
+        let key = format!("{{{}}}", self.namespace);
+        let slot = self.sharded.slot_of(&key).await;
+        let master = self.sharded.master_of(slot).await;
+        self.sharded.servers[master].cli(&["FLUSHALL"]).await;
+        true
+    }
+}
