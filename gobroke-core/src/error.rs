@@ -105,6 +105,9 @@ pub enum AddLogicError {
     /// One of this name is there.
     #[error("a logic module is called {0:?} already; remove it first, or choose another name")]
     Duplicate(Name),
+    /// A dispatched module runs where its messages come in; only workers and passive modules run elsewhere, or once.
+    #[error("the dispatched module {0:?} cannot run on a named instance or once: make it a worker")]
+    Dispatched(Name),
     /// The router is stopping or has stopped.
     #[error("the router has stopped")]
     Stopped,

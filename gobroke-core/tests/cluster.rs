@@ -121,3 +121,19 @@ async fn an_outage_is_made_up_for() {
 async fn lost_records_are_written_again() {
     conformance::lost_records_are_written_again(&MemoryCluster::new()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_module_on_a_named_instance_gets_what_is_for_it_in_order() {
+    conformance::a_module_on_a_named_instance_gets_what_is_for_it_in_order(&MemoryCluster::new())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_runs_once_and_is_handed_over() {
+    conformance::a_module_runs_once_and_is_handed_over(&MemoryCluster::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_holder_is_followed_by_one_with_a_larger_token() {
+    conformance::a_dead_holder_is_followed_by_one_with_a_larger_token(&MemoryCluster::new()).await;
+}

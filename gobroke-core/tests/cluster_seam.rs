@@ -13,8 +13,8 @@ use bytes::Bytes;
 use gobroke_core::{
     Broke, ClientId, ClientInfo, Message, Name, SendError, Source, Targets, async_trait,
     cluster::{
-        Changes, Cluster, ClusterError, ClusterStats, Cursor, Full, Inbox, Incarnation, InstanceId,
-        Membership, MemoryCluster, Page, Record, Registered, To,
+        Changes, Claim, Cluster, ClusterError, ClusterStats, Cursor, Full, Inbox, Incarnation,
+        InstanceId, Membership, MemoryCluster, Page, Record, Registered, To,
     },
     testing::{TestClient, TestEndpoint},
 };
@@ -90,6 +90,23 @@ async fn open(gate: &watch::Sender<bool>) {
 
 #[async_trait]
 impl Membership for Place {
+    fn lease(&self) -> Duration {
+        self.inner.lease()
+    }
+
+    async fn claim(
+        &self,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+    ) -> Result<Claim, ClusterError> {
+        self.inner.claim(logic, held, take).await
+    }
+
+    async fn release(&self, logic: &Name, token: u64) -> Result<(), ClusterError> {
+        self.inner.release(logic, token).await
+    }
+
     fn incarnation(&self) -> Incarnation {
         self.inner.incarnation()
     }

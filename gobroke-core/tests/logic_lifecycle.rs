@@ -332,3 +332,46 @@ async fn a_context_reaches_clients_groups_and_other_modules() {
     assert_eq!(client.closed().await, Some((4002, "out".to_owned())));
     broke.stop().await;
 }
+
+/// Without a cluster, a module that runs once runs here; what is for an instance that is not there waits, bounded, and is
+/// refused beyond; and a dispatched module runs where its messages are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn modules_that_run_once_or_elsewhere_do_so_without_a_cluster_too() {
+    let endpoint = nowhere();
+    let once = Logic::worker("once", |message, ctx| {
+        let token = ctx.fencing_token().is_some_and(|token| token > 0);
+        ctx.reply(&message, Message::text(format!("once {token}")))?;
+        Ok(())
+    });
+    let elsewhere = || Logic::worker("elsewhere", |_, _| Ok(())).queue(4, 1 << 20);
+    let builder = Broke::builder().instance("here").endpoint(endpoint.clone());
+    let broke = start(
+        builder
+            .drain(std::time::Duration::from_millis(200))
+            .logic(once.singleton())
+            .logic(elsewhere().on_instance("there")),
+    )
+    .await;
+    let mut ann = endpoint.connect().await.unwrap();
+    assert_eq!(
+        ask(&mut ann, "once", "?").await.as_deref(),
+        Some("once true")
+    );
+    assert_eq!(broke.runs_on("once").as_deref(), Some("here"));
+    assert_eq!(broke.runs_on("elsewhere"), None);
+    for _ in 0..4 {
+        broke.send(Message::new("x").to_logic("elsewhere")).unwrap();
+    }
+    let refused = broke.send(Message::new("x").to_logic("elsewhere"));
+    assert!(
+        matches!(refused, Err(SendError::Full { .. })),
+        "{refused:?}"
+    );
+    let placed = says("says", "it").singleton();
+    let refused = broke.add_logic(placed).unwrap_err();
+    assert_eq!(refused, AddLogicError::Dispatched("says".into()));
+    broke.remove_logic("elsewhere").await;
+    broke.add_logic(elsewhere().on_instance("here")).unwrap();
+    assert_eq!(broke.runs_on("elsewhere").as_deref(), Some("here"));
+    broke.stop().await;
+}

@@ -171,6 +171,16 @@ impl RedisCluster {
         self.set(|config| config.optional = true)
     }
 
+    /// How many replicas have to have confirmed the lease of a logic module that
+    /// [runs once](gobroke_core::Logic::singleton) before it counts (`WAIT`). Without it, a master that is cut off from
+    /// its replicas goes on giving leases, and so does the replica that takes its place: for up to a lease two
+    /// instances may run the module. With as many as make a majority together with the master, none can be lost by a
+    /// failover. Where too few confirm, the holder stops when its time is over. Default: 0.
+    #[must_use]
+    pub fn replicas(self, replicas: usize) -> Self {
+        self.set(|config| config.replicas = replicas)
+    }
+
     /// A secret that all instances share, 16 random bytes or more: what they carry to each other is sealed with it
     /// (HMAC-SHA-256 over the frames and the channel, 32 bytes a packet), and what comes without its seal is refused and
     /// counted as [`unreadable`](RedisStats::unreadable). So who can write to Redis can neither forge a message nor

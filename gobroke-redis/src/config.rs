@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) queue: usize,
     pub(crate) optional: bool,
+    /// How many replicas have to confirm the lease of a logic module that runs once.
+    pub(crate) replicas: usize,
     pub(crate) seal: Option<Seal>,
 }
 
@@ -35,6 +37,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(2),
             queue: 8 << 20,
             optional: false,
+            replicas: 0,
             seal: None,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gobroke_core::cluster::{ClusterError, Inbox, InstanceId};
 use parking_lot::Mutex;
 use redis::{RedisError, aio::MultiplexedConnection};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     carrier::Queue,
@@ -46,6 +46,8 @@ pub(crate) struct Standing {
     pub(crate) epoch: String,
     /// The version of the list of instances that the roster has.
     pub(crate) version: u64,
+    /// Since when heartbeats have been answered over the connections that there are.
+    pub(crate) since: Option<Instant>,
     /// The number of the last batch that was sent, and of the last that was confirmed.
     pub(crate) issued: u64,
     pub(crate) confirmed: u64,

@@ -51,6 +51,8 @@ pub(crate) struct Keys {
     pub(crate) left: String,
     /// Hash: instance to the end of the claim to clean up after it.
     pub(crate) unswept: String,
+    /// Hash: logic module that runs once to its token, deadline and holder.
+    pub(crate) singletons: String,
     /// Hash: client to registration and instance.
     pub(crate) places: String,
     /// Before an instance: hash of its clients' records.
@@ -77,6 +79,7 @@ impl Keys {
             batches: key("batches"),
             left: key("left"),
             unswept: key("unswept"),
+            singletons: key("singletons"),
             places: key("places"),
             clients: key("clients:"),
             groups: key("groups:"),

@@ -18,3 +18,5 @@ script!(SWEEP, "sweep.lua");
 script!(WRITE, "write.lua");
 script!(CLIENT, "client.lua");
 script!(COUNT, "count.lua");
+script!(CLAIM, "claim.lua");
+script!(RELEASE, "release.lua");

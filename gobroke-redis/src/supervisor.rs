@@ -150,6 +150,7 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
         probing.push(async move { carrier::probe(&heard, &connection, instance).await });
     }
     *instance.commands.lock() = Some(commands.clone());
+    instance.standing.lock().since = Some(Instant::now());
     let away = |what: &str| Ended::Away(ClusterError::Unreachable(what.to_owned()));
     let ended = tokio::select! {
         ended = lease::renew(instance, &commands, beaten) => ended,
@@ -169,5 +170,6 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
         () = instance.broken.notified() => away("a command was not answered"),
     };
     *instance.commands.lock() = None;
+    instance.standing.lock().since = None;
     ended
 }

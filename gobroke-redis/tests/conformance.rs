@@ -31,4 +31,7 @@ checks! {
     what_is_revoked_is_revoked_everywhere(),
     an_outage_is_made_up_for(),
     lost_records_are_written_again(),
+    a_module_on_a_named_instance_gets_what_is_for_it_in_order(),
+    a_module_runs_once_and_is_handed_over(),
+    a_dead_holder_is_followed_by_one_with_a_larger_token(),
 }

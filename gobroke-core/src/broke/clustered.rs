@@ -39,6 +39,7 @@ impl Router {
         let link = Link::join(cluster, &self.instance, router).await?;
         let joined = self.link.set(link);
         debug_assert!(joined.is_ok(), "a router joins once");
+        self.moved.notify_waiters();
         Ok(())
     }
 
@@ -252,10 +253,17 @@ impl Local for Router {
 
     fn instance_joined(&self, instance: &InstanceId) {
         tracing::info!(%instance, "an instance joined");
+        self.moved.notify_waiters();
         self.tell_revoked(instance);
     }
 
     fn instance_left(&self, instance: &InstanceId, why: Leaving) {
         tracing::info!(%instance, ?why, "an instance left");
+        self.moved.notify_waiters();
+    }
+
+    fn logic_moved(&self, logic: &Name) {
+        tracing::debug!(%logic, "a logic module may run elsewhere now");
+        self.moved.notify_waiters();
     }
 }

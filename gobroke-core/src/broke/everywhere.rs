@@ -40,6 +40,13 @@ impl Reach {
             && link.is_none_or(|link| link.readiness() == Readiness::Ready)
     }
 
+    /// On which instance a logic module runs that this one has: on this one, unless it is one that runs
+    /// [elsewhere](crate::Logic::on_instance) or [once](crate::Logic::singleton). `None` while nobody runs it, as far
+    /// as is known here, and for a module that is not here.
+    pub fn runs_on(&self, logic: &str) -> Option<Name> {
+        self.0.modules.get(logic)?.holder()
+    }
+
     /// A client of any instance. `None`, too, where the directory of the cluster does not answer.
     pub async fn client(&self, id: ClientId) -> Option<ClientInfo> {
         if let Some(client) = self.local_client(id) {

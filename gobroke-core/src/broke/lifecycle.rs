@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     runtime::Handle,
-    sync::OnceCell,
+    sync::{Notify, OnceCell},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -70,7 +70,7 @@ pub(super) async fn start(mut builder: BrokeBuilder) -> Result<Broke, StartError
         .map(|endpoint| endpoint.options().coalesce)
         .min()
         .unwrap_or_default();
-    let router = assemble(builder, coalesce, &handle);
+    let router = assemble(builder, cluster.is_some(), coalesce, &handle);
     let tasks = TaskTracker::new();
     for lane in &router.lanes {
         tasks.spawn_on(lane.clone().run(router.stopped.clone()), &handle);
@@ -110,7 +110,12 @@ pub(super) async fn start(mut builder: BrokeBuilder) -> Result<Broke, StartError
 }
 
 /// A router of a builder's bounds, middleware and hooks; nothing of it runs yet.
-pub(crate) fn assemble(builder: BrokeBuilder, coalesce: Duration, handle: &Handle) -> Arc<Router> {
+pub(crate) fn assemble(
+    builder: BrokeBuilder,
+    clustered: bool,
+    coalesce: Duration,
+    handle: &Handle,
+) -> Arc<Router> {
     let BrokeBuilder {
         instance,
         middleware,
@@ -164,6 +169,8 @@ pub(crate) fn assemble(builder: BrokeBuilder, coalesce: Duration, handle: &Handl
         connections: TaskTracker::new(),
         addresses: Mutex::default(),
         link: OnceLock::new(),
+        clustered,
+        moved: Notify::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{builder::Hooks, clock::Clock, revoked::RevocationList};
@@ -28,14 +28,14 @@ use crate::{
         turn::{self, Lent},
     },
     error::AddLogicError,
-    logic::{Logic, module::Module, queue::NoRoom},
+    logic::{Kind, Logic, duty::Place, module::Module, queue::NoRoom},
     middleware::Middleware,
     registry::Registry,
     stats::Counters,
 };
 
 /// A message that passed this many logic modules goes no further.
-const MAX_HOPS: u8 = 32;
+pub(crate) const MAX_HOPS: u8 = 32;
 
 /// What routes: everything that the parts of one instance share.
 pub(crate) struct Router {
@@ -65,6 +65,10 @@ pub(crate) struct Router {
     pub(crate) addresses: Mutex<Vec<(Name, std::net::SocketAddr)>>,
     /// The place in the cluster, where there is one.
     pub(crate) link: OnceLock<Link>,
+    /// Whether there is to be one.
+    pub(crate) clustered: bool,
+    /// Where logic runs may be another place now: an instance came or went, or a lease changed hands.
+    pub(crate) moved: Notify,
 }
 
 /// What became of a message that was sent.
@@ -215,6 +219,9 @@ impl Router {
     pub(crate) fn add_logic(self: &Arc<Self>, logic: Logic) -> Result<(), AddLogicError> {
         if self.refuses.load(Relaxed) {
             return Err(AddLogicError::Stopped);
+        }
+        if matches!(logic.kind, Kind::Dispatched(_)) && logic.place != Place::Here {
+            return Err(AddLogicError::Dispatched(logic.name));
         }
         match self.modules.entry(logic.name.clone()) {
             dashmap::Entry::Occupied(known) => Err(AddLogicError::Duplicate(known.key().clone())),

@@ -16,6 +16,7 @@
 mod delivery;
 mod directory;
 mod outage;
+mod placed;
 mod traffic;
 
 use std::{sync::Arc, time::Duration};
@@ -38,10 +39,15 @@ pub use self::{
     outage::{
         an_outage_is_made_up_for, lost_records_are_written_again, random_faults_are_accounted_for,
     },
+    placed::{
+        a_dead_holder_is_followed_by_one_with_a_larger_token,
+        a_module_on_a_named_instance_gets_what_is_for_it_in_order,
+        a_module_runs_once_and_is_handed_over,
+    },
 };
 use super::{Cluster, ClusterStats, Faults, MemoryCluster};
 use crate::{
-    Admission, Broke, ClientId, ConnectRequest, Grant, Message, Name, Refusal, Targets,
+    Admission, Broke, ClientId, ConnectRequest, Grant, Logic, Message, Name, Refusal, Targets,
     testing::{TestClient, TestEndpoint},
 };
 
@@ -133,6 +139,9 @@ pub async fn run<S: Setup>(setup: impl AsyncFn() -> S) {
     an_outage_is_made_up_for(&setup().await).await;
     lost_records_are_written_again(&setup().await).await;
     random_faults_are_accounted_for(&setup().await, 1).await;
+    a_module_on_a_named_instance_gets_what_is_for_it_in_order(&setup().await).await;
+    a_module_runs_once_and_is_handed_over(&setup().await).await;
+    a_dead_holder_is_followed_by_one_with_a_larger_token(&setup().await).await;
 }
 
 /// An instance of a check.
@@ -146,7 +155,20 @@ impl Instance {
     async fn start(setup: &dyn Setup, name: &str) -> Self {
         let endpoint =
             TestEndpoint::new(Targets::default()).options(|options| options.ping_interval = None);
-        let broke = Broke::builder()
+        Self::start_with(setup, name, endpoint, Vec::new()).await
+    }
+
+    /// The same with these logic modules.
+    async fn start_with(
+        setup: &dyn Setup,
+        name: &str,
+        endpoint: TestEndpoint,
+        logic: Vec<Logic>,
+    ) -> Self {
+        let builder = logic
+            .into_iter()
+            .fold(Broke::builder(), |builder, module| builder.logic(module));
+        let broke = builder
             .instance(name)
             .endpoint(endpoint.clone())
             .on_connect(async |request: ConnectRequest| {

@@ -43,11 +43,13 @@ use self::{
     registrar::Registrar,
 };
 use super::{
-    Cluster, ClusterError, Cursor, Full, Inbox, InstanceId, Membership, Page, To,
+    Claim, Cluster, ClusterError, Cursor, Full, Inbox, InstanceId, Membership, Page, To,
     envelope::{Command, Content},
     line::{Bounds, Lines, Out},
 };
-use crate::{ClientId, ClientInfo, Metadata, Name, Revocation, Source, delivery::room::Room};
+use crate::{
+    ClientId, ClientInfo, Message, Metadata, Name, Revocation, Source, delivery::room::Room,
+};
 
 /// How many bytes may wait for the carrier. At half the doors wait, at the whole sends are refused with `Full`; while
 /// the cluster is away, what exceeds it is dropped and counted.
@@ -178,6 +180,53 @@ impl Link {
         let permit = self.reserve(size_of::<Resolving>())?;
         let load = command(source, client, what);
         Ok(permit.resolve(Resolving::new(load), [Key::Client(client)], None))
+    }
+
+    /// This instance, in the life that it is in now.
+    pub(crate) fn me(&self) -> InstanceId {
+        self.shared.lock().lines.me().clone()
+    }
+
+    /// How long a lease lasts.
+    pub(crate) fn lease(&self) -> Duration {
+        self.shared.lock().carrier.lease()
+    }
+
+    /// Renews, or tries to get, the lease of a logic module that runs once; see [`Membership::claim`].
+    pub(crate) async fn claim(
+        &self,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+    ) -> Result<Claim, ClusterError> {
+        let carrier = self.shared.lock().carrier.clone();
+        carrier.claim(logic, held, take).await
+    }
+
+    /// Gives such a lease back.
+    pub(crate) async fn release(&self, logic: &Name, token: u64) -> Result<(), ClusterError> {
+        let carrier = self.shared.lock().carrier.clone();
+        carrier.release(logic, token).await
+    }
+
+    /// Carries a message to a logic module that runs on another instance.
+    pub(crate) fn carry(
+        &self,
+        message: &Message,
+        logic: &Name,
+        to: &InstanceId,
+    ) -> Result<(), Full> {
+        let permit = self.reserve(message.weight())?;
+        permit.carry(message, logic, to);
+        Ok(())
+    }
+
+    /// Tells all that a logic module that runs once has another holder, or none.
+    pub(crate) fn tell_moved(&self, logic: &Name) {
+        let mut outgoing = self.shared.lock();
+        outgoing.note(To::All, Content::Moved(logic.clone()), Share::default());
+        outgoing.flush(Instant::now());
+        self.shared.wake(&outgoing);
     }
 
     /// Tells one instance, or all, what was revoked.

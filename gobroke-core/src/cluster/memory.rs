@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 pub use self::faults::Faults;
 use self::{faults::Carrier, world::World};
 use super::{
-    Changes, Cluster, ClusterError, Cursor, Full, Inbox, Incarnation, InstanceId, Leaving,
+    Changes, Claim, Cluster, ClusterError, Cursor, Full, Inbox, Incarnation, InstanceId, Leaving,
     Membership, Page, Record, Registered, To,
 };
 use crate::{ClientId, ClientInfo, Name};
@@ -222,6 +222,28 @@ impl Membership for Place {
         let world = self.shared.world.lock();
         world.reachable(&self.id)?;
         Ok(world.count(&self.id))
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    async fn claim(
+        &self,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+    ) -> Result<Claim, ClusterError> {
+        let mut world = self.shared.world.lock();
+        world.reachable(&self.id)?;
+        Ok(world.claim(&self.id, logic, held, take, self.lease))
+    }
+
+    async fn release(&self, logic: &Name, token: u64) -> Result<(), ClusterError> {
+        let mut world = self.shared.world.lock();
+        world.reachable(&self.id)?;
+        world.release(logic, token);
+        Ok(())
     }
 
     async fn leave(&self) {

@@ -25,7 +25,7 @@ mod page;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod seed;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -143,6 +143,33 @@ pub trait Membership: Send + Sync + 'static {
     /// Why the directory does not answer.
     async fn count(&self) -> Result<usize, ClusterError>;
 
+    /// How long a lease lasts: that of an instance, and that of a logic module that runs once.
+    fn lease(&self) -> Duration;
+
+    /// Renews the lease of a logic module that runs once, where this instance holds it with the token `held`; else, with
+    /// `take`, takes it where nobody has it. Says who has it then.
+    ///
+    /// A token is the larger of the last one plus one and the time in microseconds. Who presents a larger one than is
+    /// known, after a loss of data, has the lease. It is taken only where a loss of data would have been noticed: over a
+    /// connection that has answered for a whole lease. What is answered has been confirmed as far as the
+    /// implementation is asked to.
+    ///
+    /// # Errors
+    /// Why it is not known. Whoever holds the lease goes on until it ends by its own clock, counted from the last call
+    /// that was answered.
+    async fn claim(
+        &self,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+    ) -> Result<Claim, ClusterError>;
+
+    /// Gives a lease back. One that is not held with this token stays.
+    ///
+    /// # Errors
+    /// Why it may not have been given back; it then ends by itself.
+    async fn release(&self, logic: &Name, token: u64) -> Result<(), ClusterError>;
+
     /// Leaves: carries what was published, removes the instance and its clients from the directory, and tells others.
     ///
     /// Bounded by its own time-outs; what cannot be told, others learn when the lease ends.
@@ -224,6 +251,15 @@ pub enum Registered {
         /// The newer registration.
         newer: Registration,
     },
+}
+
+/// Who has the lease of a logic module that runs once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The fencing token: that of the holder, or of the last one.
+    pub token: u64,
+    /// Who holds it, if anybody.
+    pub holder: Option<InstanceId>,
 }
 
 /// The carrier's queue is full.

@@ -18,6 +18,7 @@ struct Inner {
     reach: Reach,
     name: Name,
     cancelled: CancellationToken,
+    token: Option<u64>,
 }
 
 impl LogicContext {
@@ -26,7 +27,26 @@ impl LogicContext {
             reach: Reach(router),
             name,
             cancelled,
+            token: None,
         }))
+    }
+
+    /// The same for a module that runs once, for as long as this instance runs it.
+    pub(super) fn in_reign(&self, token: u64, cancelled: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            reach: Reach(self.router().clone()),
+            name: self.0.name.clone(),
+            cancelled,
+            token: Some(token),
+        }))
+    }
+
+    /// The fencing token of a module that runs once ([`Logic::singleton`](crate::Logic::singleton)): larger with each
+    /// instance that comes to run it. Send it along with what is written outside, and have whoever stores it refuse what
+    /// comes with a smaller one than the largest seen: a process that stood still and does not know yet that its time
+    /// is over writes with an old one. `None` for other modules.
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.0.token
     }
 
     /// The module's name.
@@ -100,7 +120,7 @@ impl LogicContext {
         Source::Logic(self.0.name.clone())
     }
 
-    /// Waits until the module is cancelled: removed, or the router stops. Cancel-safe.
+    /// Waits until the module is cancelled: removed, the router stops, or another instance is to run it. Cancel-safe.
     pub async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
     }

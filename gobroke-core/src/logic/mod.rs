@@ -29,6 +29,7 @@
 
 mod context;
 mod dispatched;
+pub(crate) mod duty;
 pub(crate) mod greeting;
 pub(crate) mod module;
 pub(crate) mod queue;
@@ -40,6 +41,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 
 pub use self::context::LogicContext;
+use self::duty::Place;
 use crate::{Client, CloseReason, LogicResult, Message, Name};
 
 /// Handles every message at once, many at a time: for what needs no state of its own, or shares it.
@@ -164,6 +166,7 @@ pub struct Logic {
     pub(crate) queue_messages: usize,
     pub(crate) queue_bytes: usize,
     pub(crate) in_flight: usize,
+    pub(crate) place: Place,
 }
 
 pub(crate) enum Kind {
@@ -202,6 +205,7 @@ impl Logic {
             queue_messages: 1024,
             queue_bytes: 8 << 20,
             in_flight: 1024,
+            place: Place::Here,
         }
     }
 
@@ -304,6 +308,39 @@ impl Logic {
     #[must_use]
     pub fn in_flight(mut self, handlers: usize) -> Self {
         self.in_flight = handlers.max(1);
+        self
+    }
+
+    /// Runs it on the instance of this name alone: messages for it are carried there from all instances that have it,
+    /// and wait in their [queues](Logic::queue) while there is none. For workers and passive modules. A module that
+    /// runs elsewhere, or once, is not told of clients that come and go. See
+    /// [where logic runs](crate::docs::logic#where-it-runs).
+    #[must_use]
+    pub fn on_instance(mut self, name: impl Into<Name>) -> Self {
+        self.place = Place::On(name.into());
+        self
+    }
+
+    /// Runs it once in the whole cluster: on the instance that holds its lease, among those that have the module. Each
+    /// holder has a [fencing token](LogicContext::fencing_token). Messages for it are carried to the holder, and wait in
+    /// the [queues](Logic::queue) of their instances during a hand-over. For workers and passive modules. See
+    /// [where logic runs](crate::docs::logic#where-it-runs), also for what holds and what does not.
+    ///
+    /// ```
+    /// use gobroke_core::Logic;
+    ///
+    /// let mut seen = 0;
+    /// let count = Logic::worker("count", move |message, ctx| {
+    ///     seen += 1;
+    ///     ctx.reply(&message, gobroke_core::Message::text(seen.to_string()))?;
+    ///     Ok(())
+    /// })
+    /// .singleton();
+    /// # let _ = count;
+    /// ```
+    #[must_use]
+    pub fn singleton(mut self) -> Self {
+        self.place = Place::Once;
         self
     }
 

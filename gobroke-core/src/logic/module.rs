@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Handler, Kind, Logic, LogicContext, Make, Passive,
+    duty::Place,
     greeting::{Greeted, Greeting},
     queue::{Item, NoRoom, Queue, Reserved},
     run::{Caught, Outcome},
@@ -38,6 +40,9 @@ pub(crate) struct Module {
     pub(super) running: Running,
     failures: Counter,
     closed: AtomicBool,
+    /// Where it runs, of one that runs elsewhere or once, as far as that is known.
+    pub(super) holder: Mutex<Option<Name>>,
+    placed: bool,
     tasks: TaskTracker,
     /// Its tasks end at their next wait.
     aborted: CancellationToken,
@@ -62,6 +67,11 @@ pub(super) enum Running {
 impl Module {
     /// Starts a module.
     pub(crate) fn start(logic: Logic, router: &Arc<Router>) -> Arc<Self> {
+        let place = match logic.place {
+            Place::On(name) if name == router.instance => Place::Here,
+            place => place,
+        };
+        let placed = place != Place::Here;
         let queue = || Queue::new(logic.queue_messages, logic.queue_bytes);
         let cancelled = router.logic_cancelled.child_token();
         let ctx = LogicContext::new(logic.name.clone(), router.clone(), cancelled);
@@ -87,14 +97,19 @@ impl Module {
                 } else {
                     1
                 };
-                let queues = (0..count).map(|_| queue()).collect();
-                let start = move |module: &Arc<Self>| module.start_workers(make);
+                let queues: Vec<_> = (0..count).map(|_| queue()).collect();
+                let served = queues.clone();
+                let start = move |module: &Arc<Self>| match place {
+                    Place::Here => module.start_workers(make),
+                    place => module.follow(&served, make, place),
+                };
                 (Running::Worker { queues }, Box::new(start))
             }
             Kind::Passive(passive) => (
                 Running::Passive,
-                Box::new(move |module: &Arc<Self>| {
-                    module.spawn(module.clone().run_passive(passive));
+                Box::new(move |module: &Arc<Self>| match place {
+                    Place::Here => drop(module.spawn(module.clone().run_passive(passive))),
+                    place => module.follow_passive(passive, place),
                 }),
             ),
         };
@@ -104,6 +119,8 @@ impl Module {
             running,
             failures: Counter::default(),
             closed: AtomicBool::new(false),
+            holder: Mutex::default(),
+            placed,
             tasks: TaskTracker::new(),
             aborted: CancellationToken::new(),
         });
@@ -130,16 +147,25 @@ impl Module {
         matches!(self.running, Running::Passive)
     }
 
+    /// On which instance it runs, as far as that is known.
+    pub(crate) fn holder(&self) -> Option<Name> {
+        match self.placed {
+            true => self.holder.lock().clone(),
+            false => Some(self.ctx.router().instance.clone()),
+        }
+    }
+
     /// Whether it wants to know who comes and goes.
     pub(crate) fn watches(&self) -> bool {
-        !matches!(
-            self.running,
-            Running::Passive
-                | Running::Dispatched {
-                    handler: Handler::Plain(_),
-                    ..
-                }
-        )
+        !self.placed
+            && !matches!(
+                self.running,
+                Running::Passive
+                    | Running::Dispatched {
+                        handler: Handler::Plain(_),
+                        ..
+                    }
+            )
     }
 
     /// Whether the door runs it in place.

@@ -151,6 +151,28 @@ impl Queue {
         }
     }
 
+    /// Takes back what was taken and not begun, to the front: its room was never given back.
+    pub(super) fn give_back(&self, batch: &mut VecDeque<Item>) {
+        let mut waiting = self.waiting.lock();
+        for item in batch.drain(..).rev() {
+            waiting.items.push_front(item);
+        }
+    }
+
+    /// Waits until it is closed and empty. Cancel-safe.
+    pub(super) async fn done(&self) {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let waiting = self.waiting.lock();
+                if waiting.closed && waiting.items.is_empty() && self.room.entries() == 0 {
+                    return;
+                }
+            }
+            arrived.await;
+        }
+    }
+
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
         self.arrived.notify_one();

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    Doer, MAX_BACK_OFF, Make,
+    Doer, LogicContext, MAX_BACK_OFF, Make,
     module::{Module, Running, Slice, TURN},
     queue::{Handled, Item, Queue},
     run::{Caught, call},
@@ -17,7 +17,7 @@ use crate::{
 const MESSAGES_PER_LOOK: usize = 8;
 
 /// Makes a worker, and makes it anew.
-type Factory = Arc<dyn Fn() -> Doer + Send + Sync>;
+pub(super) type Factory = Arc<dyn Fn() -> Doer + Send + Sync>;
 
 impl Module {
     pub(super) fn start_workers(self: &Arc<Self>, make: Make) {
@@ -26,8 +26,12 @@ impl Module {
         };
         match make {
             Make::Once(doer) => {
-                let work = self.clone().work(queues[0].clone(), doer, None);
-                self.spawn(work);
+                let (module, queue) = (self.clone(), queues[0].clone());
+                self.spawn(async move {
+                    let (mut doer, mut batch) = (doer, VecDeque::new());
+                    let ctx = &module.ctx;
+                    module.work(&queue, &mut doer, None, ctx, &mut batch).await;
+                });
             }
             Make::Again(make) => {
                 let make: Factory = make.into();
@@ -40,29 +44,38 @@ impl Module {
 
     /// Makes the worker in its own task: a factory may panic, or reach into the router.
     async fn work_made(self: Arc<Self>, queue: Arc<Queue>, make: Factory) {
-        let doer = self.make_anew(&make, &mut 0).await;
-        self.work(queue, doer, Some(make)).await;
+        let mut doer = self.make_anew(&make, &mut 0).await;
+        let mut batch = VecDeque::new();
+        self.work(&queue, &mut doer, Some(&make), &self.ctx, &mut batch)
+            .await;
     }
 
-    async fn work(self: Arc<Self>, queue: Arc<Queue>, mut doer: Doer, make: Option<Factory>) {
-        let mut batch = VecDeque::new();
+    /// Works until the queue is closed and empty. What it has taken and not begun is in the batch.
+    pub(super) async fn work(
+        &self,
+        queue: &Queue,
+        doer: &mut Doer,
+        make: Option<&Factory>,
+        ctx: &LogicContext,
+        batch: &mut VecDeque<Item>,
+    ) {
         let mut left = Left::any();
         let mut panics_in_a_row = 0;
         let mut slice = Slice::begin();
-        while queue.take(&mut batch, TURN, &mut slice).await.is_some() {
+        while queue.take(batch, TURN, &mut slice).await.is_some() {
             while !batch.is_empty() {
                 left.eased(&self.ctx.router().lanes).await;
                 slice.give_way_if_over().await;
                 let panicked;
-                (panicked, left) = match &mut doer {
-                    Doer::Plain(_) => self.work_some_now(&queue, &mut doer, &mut batch, &slice),
+                (panicked, left) = match doer {
+                    Doer::Plain(_) => self.work_some_now(queue, doer, ctx, batch, &slice),
                     Doer::Waiting(_) => {
-                        InTurns(Box::pin(self.work_some(&queue, &mut doer, &mut batch))).await
+                        InTurns(Box::pin(self.work_some(queue, doer, ctx, batch))).await
                     }
                 };
-                match &make {
+                match make {
                     Some(make) if panicked => {
-                        doer = self.make_anew(make, &mut panics_in_a_row).await;
+                        *doer = self.make_anew(make, &mut panics_in_a_row).await;
                     }
                     _ => panics_in_a_row = 0,
                 }
@@ -72,7 +85,7 @@ impl Module {
     }
 
     /// Makes a worker anew, after a back-off; a factory that panics is asked again.
-    async fn make_anew(&self, make: &Factory, panics_in_a_row: &mut u32) -> Doer {
+    pub(super) async fn make_anew(&self, make: &Factory, panics_in_a_row: &mut u32) -> Doer {
         loop {
             if *panics_in_a_row > 0 {
                 tokio::time::sleep(back_off(*panics_in_a_row)).await;
@@ -95,6 +108,7 @@ impl Module {
         &self,
         queue: &Queue,
         doer: &mut Doer,
+        ctx: &LogicContext,
         batch: &mut VecDeque<Item>,
         slice: &Slice,
     ) -> (bool, Left) {
@@ -106,7 +120,7 @@ impl Module {
             weight += item.weight();
             if let Item::Message(message) = item {
                 let hops = message.hops();
-                let outcome = turn::with_hops(hops, || call(|| handle(message, &self.ctx)));
+                let outcome = turn::with_hops(hops, || call(|| handle(message, ctx)));
                 panicked = matches!(outcome, Err(FailureKind::Panic(_)));
                 self.report(outcome);
             }
@@ -122,14 +136,20 @@ impl Module {
     }
 
     /// The same for one that may wait.
-    async fn work_some(&self, queue: &Queue, doer: &mut Doer, batch: &mut VecDeque<Item>) -> bool {
+    async fn work_some(
+        &self,
+        queue: &Queue,
+        doer: &mut Doer,
+        ctx: &LogicContext,
+        batch: &mut VecDeque<Item>,
+    ) -> bool {
         while let (Some(item), Doer::Waiting(worker)) = (batch.pop_front(), &mut *doer) {
             let (weight, hops) = (item.weight(), item.hops());
             let _handled = Handled { queue, weight };
             let future = match item {
-                Item::Message(message) => worker.handle(message, &self.ctx),
-                Item::Joined(ref client, _) => worker.joined(client, &self.ctx),
-                Item::Left(ref client, ref reason) => worker.left(client, reason, &self.ctx),
+                Item::Message(message) => worker.handle(message, ctx),
+                Item::Joined(ref client, _) => worker.joined(client, ctx),
+                Item::Left(ref client, ref reason) => worker.left(client, reason, ctx),
             };
             let outcome = WithHops {
                 hops,

@@ -2,16 +2,17 @@
 
 mod read;
 mod record;
+mod singleton;
 mod write;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gobroke_core::{
     ClientId, ClientInfo, Name, async_trait,
     cluster::{
-        Changes, ClusterError, Cursor, Full, Incarnation, InstanceId, Membership, Page, Record,
-        Registered, To,
+        Changes, Claim, ClusterError, Cursor, Full, Incarnation, InstanceId, Membership, Page,
+        Record, Registered, To,
     },
 };
 use tokio::time::timeout;
@@ -70,6 +71,23 @@ impl Membership for Place {
 
     async fn count(&self) -> Result<usize, ClusterError> {
         read::count(&self.instance).await
+    }
+
+    fn lease(&self) -> Duration {
+        self.instance.config.lease
+    }
+
+    async fn claim(
+        &self,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+    ) -> Result<Claim, ClusterError> {
+        singleton::claim(&self.instance, logic, held, take).await
+    }
+
+    async fn release(&self, logic: &Name, token: u64) -> Result<(), ClusterError> {
+        singleton::release(&self.instance, logic, token).await
     }
 
     async fn leave(&self) {

@@ -7,6 +7,7 @@
 //!   NotHere   a message or a command, as above
 //!   Vain      groups          Gained   groups
 //!   Forget    nothing         Replaced client 16 · registration (u64 + u32)
+//!   Moved     name
 //! Revoked   list of: kind u8 (1 token, 2 subject) · name · issued until · until, in milliseconds since 1970
 //! source    0 the program | 1 client 16 | 2 logic
 //! targets   flags u8 · [clients] · [groups] · [logic] · [left out]     (flags say which lists are there)
@@ -46,6 +47,8 @@ pub(crate) enum Content {
     },
     /// These tokens and subjects were revoked.
     Revoked(Vec<Revocation>),
+    /// A logic module that runs once has another holder, or none.
+    Moved(Name),
 }
 
 /// What is counted, carried, and handed back where the client is elsewhere.
@@ -78,6 +81,7 @@ const GAINED: u8 = 5;
 const FORGET: u8 = 6;
 const REPLACED: u8 = 7;
 const REVOKED: u8 = 8;
+const MOVED: u8 = 9;
 
 const REDIRECTED: u8 = 1;
 const NATIVE: u8 = 2;
@@ -136,6 +140,10 @@ impl Content {
                 out.push(REVOKED);
                 put_revocations(out, revocations);
             }
+            Self::Moved(logic) => {
+                out.push(MOVED);
+                put_bytes(out, logic.as_bytes());
+            }
         }
     }
 
@@ -159,6 +167,7 @@ impl Content {
                 }
             }
             REVOKED => Self::Revoked(revocations(&mut reader)?),
+            MOVED => Self::Moved(reader.name("logic")?),
             other => return reader.fail("content", Problem::Unknown(other.into())),
         };
         reader.end()?;

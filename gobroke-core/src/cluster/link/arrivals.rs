@@ -225,6 +225,7 @@ fn route(shared: &Shared, local: &dyn Local, batch: Vec<Work>, replies: &mut Vec
                     shared.registrar.replaced(local, client, registration);
                 }
                 Work::Content(_, Content::Revoked(revocations)) => local.revoked(&revocations),
+                Work::Content(_, Content::Moved(logic)) => local.logic_moved(&logic),
                 Work::Content(_, _) => {}
                 Work::Joined(instance) => local.instance_joined(&instance),
                 Work::Left(instance, why) => local.instance_left(&instance, why),

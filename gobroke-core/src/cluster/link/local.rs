@@ -44,6 +44,9 @@ pub(crate) trait Local: Send + Sync + 'static {
     /// An instance is there.
     fn instance_joined(&self, instance: &InstanceId);
 
+    /// A logic module that runs once may have another holder.
+    fn logic_moved(&self, logic: &Name);
+
     /// An instance is gone, and its clients with it. Told once for each incarnation.
     fn instance_left(&self, instance: &InstanceId, why: Leaving);
 }

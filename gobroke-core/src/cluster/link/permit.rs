@@ -5,9 +5,15 @@ use tokio::time::Instant;
 use super::{
     Shared,
     outgoing::{Handed, Outgoing},
-    pending::{Key, Resolving, Share, to_all},
+    pending::{Key, Resolving, Share, for_targets, to_all},
 };
-use crate::{ClientId, Message, Name, cluster::envelope::Load};
+use crate::{
+    ClientId, Message, Name, Target,
+    cluster::{
+        InstanceId, To,
+        envelope::{Cargo, Content, Load},
+    },
+};
 
 /// Room that is reserved for a message, so that sending it cannot fail any more. Dropping it gives the room back.
 pub(crate) struct Permit<'a> {
@@ -49,6 +55,20 @@ impl Permit<'_> {
         let keys = clients.chain(remote.groups.into_iter().map(Key::Group));
         let load = Load::Message(message.clone());
         self.resolve(Resolving::new(load), keys, logic)
+    }
+
+    /// Sends a message to a logic module of this instance, and to nothing else.
+    pub(super) fn carry(self, message: &Message, logic: &Name, to: &InstanceId) {
+        let mut carried = for_targets(message, vec![Target::Logic(logic.clone())]);
+        carried.set_hops(message.hops().saturating_add(1));
+        let cargo = Cargo {
+            redirected: false,
+            native: message.instance().is_none(),
+            load: Load::Message(carried),
+        };
+        let parts = std::iter::once((To::Instance(to.clone()), Content::Cargo(cargo))).collect();
+        let source = message.source();
+        self.commit(|outgoing, share, now| Some(outgoing.send(source, parts, share, now)));
     }
 
     pub(super) fn resolve(

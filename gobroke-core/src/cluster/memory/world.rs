@@ -7,11 +7,13 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     ClientId, ClientInfo, Name,
     cluster::{
-        Came, Changed, Changes, ClusterError, Cursor, Inbox, Incarnation, InstanceId, Leaving,
-        Notice, Page, Record, Registered, Registration, To, VERSION,
+        Came, Changed, Changes, Claim, ClusterError, Cursor, Inbox, Incarnation, InstanceId,
+        Leaving, Notice, Page, Record, Registered, Registration, To, VERSION,
     },
 };
 
@@ -21,6 +23,8 @@ pub(super) struct World {
     /// Where each client is.
     places: HashMap<ClientId, (InstanceId, Registration)>,
     last: u64,
+    /// Of logic that runs once: the token, and who holds it until when.
+    singletons: HashMap<Name, (u64, Option<(InstanceId, Instant)>)>,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,41 @@ impl World {
         };
         self.instances.insert(name.clone(), member);
         id
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        id: &InstanceId,
+        logic: &Name,
+        held: Option<u64>,
+        take: bool,
+        lease: Duration,
+    ) -> Claim {
+        let now = Instant::now();
+        let drawn = self.draw();
+        let (token, holder) = self.singletons.entry(logic.clone()).or_default();
+        let free = holder.as_ref().is_none_or(|(_, until)| *until <= now);
+        let mine = holder.as_ref().is_some_and(|(holder, _)| holder == id);
+        if held == Some(*token) || mine && !free {
+            *holder = Some((id.clone(), now + lease));
+        } else if free && take {
+            *token = drawn.max(*token + 1);
+            *holder = Some((id.clone(), now + lease));
+        } else if free {
+            *holder = None;
+        }
+        Claim {
+            token: *token,
+            holder: holder.as_ref().map(|(holder, _)| holder.clone()),
+        }
+    }
+
+    pub(super) fn release(&mut self, logic: &Name, token: u64) {
+        if let Some((known, holder)) = self.singletons.get_mut(logic)
+            && *known == token
+        {
+            *holder = None;
+        }
     }
 
     /// Takes an instance and its clients away, and tells the others.

@@ -52,7 +52,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(builder: BrokeBuilder, options: EndpointOptions) -> Arc<Self> {
-        let router = assemble(builder, options.coalesce, runtime().handle());
+        let router = assemble(builder, false, options.coalesce, runtime().handle());
         let run = |lane: &Arc<_>| spawn(super::Lane::run(Arc::clone(lane), router.stopped.clone()));
         let lanes = router.lanes.iter().map(run).collect();
         let (gate, _) = Gate::new(router.clone(), "socket".into(), options);

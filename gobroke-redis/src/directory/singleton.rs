@@ -1,0 +1,80 @@
+//! The leases of logic modules that run once.
+
+use gobroke_core::{
+    Name,
+    cluster::{Claim, ClusterError},
+};
+use redis::aio::MultiplexedConnection;
+
+use crate::{instance::Instance, keys::parse_instance, script};
+
+/// Renews a lease that is held with this token, or takes it. It is taken only over connections that have answered
+/// heartbeats for a whole lease: a holder of which these data do not know has stopped by then.
+pub(super) async fn claim(
+    instance: &Instance,
+    logic: &Name,
+    held: Option<u64>,
+    take: bool,
+) -> Result<Claim, ClusterError> {
+    let mut commands = instance.commands()?;
+    let lease = instance.config.lease;
+    let since = instance.standing.lock().since;
+    let steady = since.is_some_and(|since| since.elapsed() >= lease);
+    let answer = script::CLAIM
+        .key(&instance.keys.singletons)
+        .arg(&**logic)
+        .arg(&instance.written)
+        .arg(held.map(|token| token.to_string()).unwrap_or_default())
+        .arg(lease.as_millis() as u64)
+        .arg(u8::from(take && steady))
+        .invoke_async(&mut commands)
+        .await;
+    let (token, holder): (u64, String) =
+        answer.map_err(|error| instance.failed("asking for a lease", &error))?;
+    let holder = parse_instance(&holder);
+    if holder.as_ref() == Some(&instance.id) {
+        confirmed(instance, &mut commands).await?;
+    }
+    Ok(Claim { token, holder })
+}
+
+/// Waits until as many replicas have it as are asked for.
+async fn confirmed(
+    instance: &Instance,
+    commands: &mut MultiplexedConnection,
+) -> Result<(), ClusterError> {
+    let config = &instance.config;
+    if config.replicas == 0 {
+        return Ok(());
+    }
+    // Heartbeats wait behind it.
+    let patience = (config.lease / 10).min(config.response_timeout / 2);
+    let have: usize = redis::cmd("WAIT")
+        .arg(config.replicas)
+        .arg(patience.as_millis() as u64)
+        .query_async(commands)
+        .await
+        .map_err(|error| instance.failed("WAIT", &error))?;
+    if have < config.replicas {
+        return Err(ClusterError::Unreachable(format!(
+            "{have} of {} replicas have confirmed a lease",
+            config.replicas
+        )));
+    }
+    Ok(())
+}
+
+pub(super) async fn release(
+    instance: &Instance,
+    logic: &Name,
+    token: u64,
+) -> Result<(), ClusterError> {
+    let mut commands = instance.commands()?;
+    script::RELEASE
+        .key(&instance.keys.singletons)
+        .arg(&**logic)
+        .arg(token)
+        .invoke_async(&mut commands)
+        .await
+        .map_err(|error| instance.failed("giving a lease back", &error))
+}
