@@ -1,7 +1,7 @@
 # What one types here. The work itself is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help test bench profile tools cluster
+.PHONY: help test bench profile chaos tools cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ cluster: ## Start a Redis and three chats behind it, and say what to open
 
 bench: ## Measure whole servers side by side, and write target/bench/report.md; QUICK=1 for five minutes of it
 	@scripts/bench
+
+chaos: ## Let four instances go through random faults: SEED=.. MINUTES=10 SETUP=single|sentinel|cluster
+	@scripts/chaos
 
 profile: ## Draw a flame graph of GoBroke under a load: SCENARIO="fan-out, 1000 receivers, 16 outstanding"
 	@scripts/bench --profile "$(SCENARIO)"

@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod load;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod server;

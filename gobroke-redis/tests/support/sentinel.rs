@@ -120,9 +120,12 @@ impl Watched {
         }
     }
 
+    pub(crate) fn urls(&self) -> impl Iterator<Item = String> {
+        self.sentinels.iter().map(|sentinel| sentinel.url.clone())
+    }
+
     pub(crate) fn cluster(&self) -> RedisCluster {
-        let urls = self.sentinels.iter().map(|sentinel| sentinel.url.clone());
-        RedisCluster::sentinel(urls, "watched").lease(Duration::from_secs(10))
+        RedisCluster::sentinel(self.urls(), "watched").lease(Duration::from_secs(10))
     }
 
     /// Where the first sentinel says that the master is.
