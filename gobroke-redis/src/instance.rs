@@ -1,8 +1,11 @@
 //! [`Instance`]: one incarnation of an instance, as the tasks that keep it in the cluster share it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use gobroke_core::cluster::{ClusterError, Inbox, InstanceId};
+use gobroke_core::{
+    Name,
+    cluster::{ClusterError, Inbox, InstanceId},
+};
 use parking_lot::Mutex;
 use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::{sync::Notify, time::Instant};
@@ -48,11 +51,23 @@ pub(crate) struct Standing {
     pub(crate) version: u64,
     /// Since when heartbeats have been answered over the connections that there are.
     pub(crate) since: Option<Instant>,
+    /// The leases of logic modules as they were stored, and since when they have been so.
+    pub(crate) leases: HashMap<Name, (String, Instant)>,
     /// The number of the last batch that was sent, and of the last that was confirmed.
     pub(crate) issued: u64,
     pub(crate) confirmed: u64,
     /// Core was told that the directory is out of step, and has not written everything since.
     pub(crate) told: bool,
+}
+
+impl Standing {
+    /// A lease is stored like this.
+    pub(crate) fn saw(&mut self, logic: &Name, stored: String) {
+        match self.leases.get(logic) {
+            Some((known, _)) if *known == stored => {}
+            _ => drop(self.leases.insert(logic.clone(), (stored, Instant::now()))),
+        }
+    }
 }
 
 impl Instance {

@@ -51,7 +51,7 @@ pub(crate) struct Keys {
     pub(crate) left: String,
     /// Hash: instance to the end of the claim to clean up after it.
     pub(crate) unswept: String,
-    /// Hash: logic module that runs once to its token, deadline and holder.
+    /// Hash: logic module that runs once to its token, when it was renewed, and holder.
     pub(crate) singletons: String,
     /// Hash: client to registration and instance.
     pub(crate) places: String,

@@ -199,6 +199,7 @@ pub(crate) async fn beat(
                         roster.lost(time, lease);
                     }
                     standing.epoch = now;
+                    standing.since = standing.since.map(|_| time);
                 }
                 // The next one, which the notice calls for, has the newer list.
                 let old = roster.is_newer_than(at);

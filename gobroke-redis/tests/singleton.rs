@@ -110,8 +110,11 @@ async fn two_never_run_it_at_a_time_and_one_does_again_after_each_fault() {
     redis.server.signal("CONT");
     runs(3).await;
 
-    // An empty restart: who holds it goes on, and nobody else takes it before a whole lease has been answered.
+    // Its data are lost, and no connection notices. Then an empty restart: who holds it goes on, and nobody else takes it before a whole lease has been answered.
     let reigns = noted.reigns.load(SeqCst);
+    redis.server.cli(&["FLUSHALL"]).await;
+    sleep(2 * LEASE).await;
+    runs(reigns).await;
     redis.server.kill();
     redis.server.run().await;
     sleep(2 * LEASE).await;

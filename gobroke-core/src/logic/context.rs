@@ -4,6 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
+use super::duty::Reign;
 use crate::{
     ClientId, CloseReason, Message, Name, Receipt, SendError, Source,
     broke::{Reach, router::Router},
@@ -18,7 +19,8 @@ struct Inner {
     reach: Reach,
     name: Name,
     cancelled: CancellationToken,
-    token: Option<u64>,
+    /// Of a module that runs once, for how long.
+    reign: Option<Reign>,
 }
 
 impl LogicContext {
@@ -27,26 +29,32 @@ impl LogicContext {
             reach: Reach(router),
             name,
             cancelled,
-            token: None,
+            reign: None,
         }))
     }
 
     /// The same for a module that runs once, for as long as this instance runs it.
-    pub(super) fn in_reign(&self, token: u64, cancelled: CancellationToken) -> Self {
+    pub(super) fn in_reign(&self, reign: &Reign) -> Self {
         Self(Arc::new(Inner {
             reach: Reach(self.router().clone()),
             name: self.0.name.clone(),
-            cancelled,
-            token: Some(token),
+            cancelled: reign.cancellation().clone(),
+            reign: Some(reign.clone()),
         }))
     }
 
     /// The fencing token of a module that runs once ([`Logic::singleton`](crate::Logic::singleton)): larger with each
     /// instance that comes to run it. Send it along with what is written outside, and have whoever stores it refuse what
     /// comes with a smaller one than the largest seen: a process that stood still and does not know yet that its time
-    /// is over writes with an old one. `None` for other modules.
+    /// is over writes with an old one. `None` for other modules, and when the time of this instance is over.
     pub fn fencing_token(&self) -> Option<u64> {
-        self.0.token
+        let reign = self.0.reign.as_ref()?;
+        (!reign.is_over()).then(|| reign.token())
+    }
+
+    /// Whether another instance is to run the module: nothing more is begun.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.reign.as_ref().is_some_and(Reign::is_over)
     }
 
     /// The module's name.

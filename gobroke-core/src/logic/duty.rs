@@ -84,10 +84,21 @@ impl Reign {
         self.cancelled.cancel();
     }
 
-    fn is_over(&self) -> bool {
-        self.until
-            .lock()
-            .is_some_and(|until| Instant::now() >= until)
+    pub(super) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// What a module sees of its end.
+    pub(super) fn cancellation(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.lost.is_cancelled()
+            || self
+                .until
+                .lock()
+                .is_some_and(|until| Instant::now() >= until)
     }
 
     /// Waits until its time is over, unless it is moved on meanwhile.
@@ -171,7 +182,7 @@ impl Module {
                     () = self.carry(&queue, &mut batch, &to) => true,
                 },
                 Duty::Run(reign) => {
-                    let ctx = self.ctx.in_reign(reign.token, reign.cancelled.clone());
+                    let ctx = self.ctx.in_reign(&reign);
                     let work = async {
                         // Its state is that of its last reign, or a new one where there is a factory.
                         let doer = match &make {
@@ -206,7 +217,7 @@ impl Module {
         loop {
             let now = duty.borrow_and_update().clone();
             if let Duty::Run(reign) = now {
-                let ctx = self.ctx.in_reign(reign.token, reign.cancelled.clone());
+                let ctx = self.ctx.in_reign(&reign);
                 let run = InTurns(Box::pin(Caught(passive.run(&ctx))));
                 if let Some((outcome, _)) = reign.hold(run).await {
                     self.report(outcome);

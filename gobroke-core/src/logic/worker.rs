@@ -115,7 +115,10 @@ impl Module {
         let turn = Turn::begin();
         let mut panicked = false;
         let (mut handled, mut weight) = (0, 0);
-        while let (Some(item), Doer::Plain(handle)) = (batch.pop_front(), &mut *doer) {
+        while let Doer::Plain(handle) = &mut *doer
+            && !ctx.is_over()
+            && let Some(item) = batch.pop_front()
+        {
             handled += 1;
             weight += item.weight();
             if let Item::Message(message) = item {
@@ -143,7 +146,10 @@ impl Module {
         ctx: &LogicContext,
         batch: &mut VecDeque<Item>,
     ) -> bool {
-        while let (Some(item), Doer::Waiting(worker)) = (batch.pop_front(), &mut *doer) {
+        while let Doer::Waiting(worker) = &mut *doer
+            && !ctx.is_over()
+            && let Some(item) = batch.pop_front()
+        {
             let (weight, hops) = (item.weight(), item.hops());
             let _handled = Handled { queue, weight };
             let future = match item {

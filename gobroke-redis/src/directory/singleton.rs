@@ -8,7 +8,8 @@ use redis::aio::MultiplexedConnection;
 
 use crate::{instance::Instance, keys::parse_instance, script};
 
-/// Renews a lease that is held with this token, or takes it. It is taken only over connections that have answered
+/// Renews a lease that is held with this token, or takes it: where it was given back, or has not been renewed for as long
+/// as a lease by this instance's own clock. It is taken only over connections, and from data, that have answered
 /// heartbeats for a whole lease: a holder of which these data do not know has stopped by then.
 pub(super) async fn claim(
     instance: &Instance,
@@ -18,19 +19,28 @@ pub(super) async fn claim(
 ) -> Result<Claim, ClusterError> {
     let mut commands = instance.commands()?;
     let lease = instance.config.lease;
-    let since = instance.standing.lock().since;
-    let steady = since.is_some_and(|since| since.elapsed() >= lease);
+    let (epoch, steady, over) = {
+        let standing = instance.standing.lock();
+        let steady = standing.since.is_some_and(|since| since.elapsed() >= lease);
+        let over = standing.leases.get(logic);
+        let over = over.filter(|(_, seen)| steady && seen.elapsed() >= lease);
+        let over = over.map(|(stored, _)| stored.clone()).unwrap_or_default();
+        (standing.epoch.clone(), steady, over)
+    };
     let answer = script::CLAIM
+        .key(&instance.keys.state)
         .key(&instance.keys.singletons)
         .arg(&**logic)
         .arg(&instance.written)
         .arg(held.map(|token| token.to_string()).unwrap_or_default())
-        .arg(lease.as_millis() as u64)
+        .arg(epoch)
         .arg(u8::from(take && steady))
+        .arg(over)
         .invoke_async(&mut commands)
         .await;
-    let (token, holder): (u64, String) =
+    let (token, holder, stored): (u64, String, String) =
         answer.map_err(|error| instance.failed("asking for a lease", &error))?;
+    instance.standing.lock().saw(logic, stored);
     let holder = parse_instance(&holder);
     if holder.as_ref() == Some(&instance.id) {
         confirmed(instance, &mut commands).await?;
