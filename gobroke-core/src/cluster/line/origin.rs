@@ -13,6 +13,11 @@ use crate::cluster::{
 
 /// How many runs of missing numbers one question names.
 const RANGES: usize = 512;
+/// How far beyond what it has taken a receiver asks, at first and at the most. A gap of megabytes, asked for as a whole,
+/// may be more than the carrier takes at once, and would be sent again as a whole while it is still arriving. The window
+/// grows as what was asked for comes, by about a half each time around, and is halved where nothing comes for a while.
+const FIRST_WINDOW: u64 = 64;
+const LARGEST_WINDOW: u64 = 4096;
 
 /// What a receiver knows of an origin.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub(super) struct Origin {
     all: Track,
     held: usize,
     gap: Option<Gap>,
+    window: u64,
 }
 
 /// From where on the all-line counts.
@@ -65,6 +71,7 @@ impl Origin {
             all: Track::default(),
             held: 0,
             gap: None,
+            window: FIRST_WINDOW,
         }
     }
 
@@ -76,6 +83,7 @@ impl Origin {
         if let Some(gap) = &mut self.gap {
             gap.since = now;
             gap.asked = None;
+            self.window = FIRST_WINDOW;
         }
     }
 
@@ -313,7 +321,8 @@ impl Origin {
             || self.base != Start::Unknown && self.all.taken.number < all
     }
 
-    /// Asks for what is missing: at once for what has not been asked for, again for all of it after a while.
+    /// Asks for what is missing, a window of it at a time: at once for what has not been asked for, and again when nothing
+    /// has come for a while.
     pub(super) fn ask(
         &mut self,
         me: &Writer,
@@ -327,14 +336,30 @@ impl Origin {
         if away {
             return;
         }
+        let silent =
+            |at: Instant| now.saturating_duration_since(at.max(gap.since)) >= bounds.ask_again;
+        if gap.asked.is_some_and(|(at, ..)| silent(at)) {
+            self.window = (self.window / 2).max(FIRST_WINDOW);
+            gap.asked = None;
+        }
+        let through_pair = pair.min(self.pair.taken.number + self.window);
+        let through_all = all.min(self.all.taken.number + self.window);
         let (from_pair, from_all) = match gap.asked {
-            Some((at, ..)) if now.saturating_duration_since(at) >= bounds.ask_again => (0, 0),
-            Some((_, asked_pair, asked_all)) if asked_pair < pair || asked_all < all => {
+            None => (0, 0),
+            Some((_, asked_pair, asked_all)) => {
+                // Not for each frame that came, but where it is worth a question, or the end.
+                let worth = |asked: u64, through: u64, end: u64| {
+                    asked < through && (through == end || through - asked >= self.window / 4)
+                };
+                if !worth(asked_pair, through_pair, pair) && !worth(asked_all, through_all, all) {
+                    return;
+                }
+                self.window += self.window / 8;
+                self.window = self.window.min(LARGEST_WINDOW);
                 (asked_pair + 1, asked_all + 1)
             }
-            Some(_) => return,
-            None => (0, 0),
         };
+        let (pair, all) = (through_pair, through_all);
         let to = To::Instance(self.id.clone());
         let target = self.id.fingerprint();
         let mut asked = (pair, all);

@@ -574,3 +574,41 @@ fn all_is_written_in_the_version_that_all_know() {
         "a newer instance is written what this one knows"
     );
 }
+
+#[test]
+fn a_long_gap_is_sent_again_once_and_a_window_at_a_time() {
+    const COUNT: u64 = 5000;
+    let now = Instant::now();
+    let lines = |index| Lines::new(id(index), Bounds::default());
+    let (mut origin, mut receiver) = (lines(0), lines(1));
+    let (mut out, mut answers) = (Out::default(), Out::default());
+    origin.joined(&id(1), VERSION, now, &mut out);
+    receiver.joined(&id(0), VERSION, now, &mut answers);
+    for (_, frame) in out.publish.drain(..) {
+        receiver.arrived(&frame, now, &mut answers).unwrap();
+    }
+    let to = To::Instance(id(1));
+    let sent = (0..COUNT).map(|_| origin.send(&to, true, |_| {}, now));
+    let last = sent.last().unwrap();
+    receiver.arrived(&last, now, &mut answers).unwrap();
+    let (mut rounds, mut most) = (0, 0);
+    while receiver.counts().received < COUNT {
+        rounds += 1;
+        assert!(rounds < COUNT, "it goes on");
+        for (_, question) in answers.publish.drain(..) {
+            origin.arrived(&question, now, &mut out).unwrap();
+        }
+        most = most.max(out.publish.len());
+        for (_, frame) in out.publish.drain(..) {
+            receiver.arrived(&frame, now, &mut answers).unwrap();
+        }
+    }
+    assert_eq!(
+        (origin.counts().repaired, receiver.counts().doubled),
+        (COUNT - 1, 0)
+    );
+    assert!(
+        rounds > 5 && most < COUNT as usize / 2,
+        "{most} in one of {rounds} rounds"
+    );
+}
