@@ -47,7 +47,7 @@ impl Router {
                 });
             }
         };
-        if let Err(lane) = self.append_to_lanes(&message, &plan) {
+        if let Err(lane) = self.append_to_lanes(&message, &plan, true) {
             turn::pressed(
                 &lane.room,
                 size_of::<Entry>() + message.payload().len(),
@@ -125,11 +125,12 @@ impl Router {
     }
 
     /// Appends a message to all lanes that it concerns, under all their locks, taken in the lanes' order: broadcasts
-    /// have one order everywhere, and a cause comes before its effect.
+    /// have one order everywhere, and a cause comes before its effect. Where it is `bounded`, one without room refuses it.
     pub(in crate::broke) fn append_to_lanes(
         &self,
         message: &Message,
         plan: &Plan,
+        bounded: bool,
     ) -> Result<(), &Arc<Lane>> {
         let mut shares: SmallVec<[(&Arc<Lane>, Recipients); 4]> = SmallVec::new();
         for lane in &self.lanes {
@@ -141,7 +142,7 @@ impl Router {
         let mut queues: SmallVec<[_; 4]> = SmallVec::new();
         for (lane, _) in &shares {
             queues.push(lane.lock());
-            if !lane.room.fits(weight) {
+            if bounded && !lane.room.fits(weight) {
                 return Err(lane);
             }
         }

@@ -17,8 +17,9 @@ use crate::{
 
 /// How many bytes are taken at a time: a small part of what a lane may hold.
 const BATCH: usize = 1 << 20;
-/// How many of them are routed in one turn.
+/// How many of them are routed in one turn, and about how many bytes: what a gap held back comes all at once.
 const TURN: usize = 1024;
+const TURN_BYTES: usize = 1 << 20;
 /// How long it waits until it tries again to join anew.
 const REJOIN: Duration = Duration::from_millis(500);
 
@@ -29,6 +30,18 @@ enum Work {
     Own(Cargo),
     Joined(InstanceId),
     Left(InstanceId, Leaving),
+}
+
+impl Work {
+    fn weight(&self) -> usize {
+        let (Self::Content(_, Content::Cargo(cargo)) | Self::Own(cargo)) = self else {
+            return size_of::<Self>();
+        };
+        match &cargo.load {
+            Load::Message(message) => message.weight(),
+            Load::Command { .. } => size_of::<Self>(),
+        }
+    }
 }
 
 /// What is to be told to others about what was done.
@@ -64,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut arrived: Arrived) {
                 return;
             };
             local.room().await;
-            let count = arrived.work.len().min(TURN);
+            let count = some(&arrived.work);
             let batch: Vec<Work> = arrived.work.drain(..count).collect();
             let mut replies = Vec::new();
             route(&shared, &*local, batch, &mut replies);
@@ -77,6 +90,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut arrived: Arrived) {
         inbox.take(BATCH, &mut events).await;
         arrived.expelled = sort(&shared, &mut events, &mut arrived.work);
     }
+}
+
+/// How much of it is one turn's, at least the first.
+fn some(work: &VecDeque<Work>) -> usize {
+    let mut bytes = 0;
+    let fits = |work: &&Work| {
+        let fits = bytes < TURN_BYTES;
+        bytes += work.weight();
+        fits
+    };
+    work.iter().take(TURN).take_while(fits).count()
 }
 
 /// Lets the lines put frames in order. Says whether this incarnation has to join anew.
