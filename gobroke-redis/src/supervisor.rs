@@ -55,6 +55,8 @@ pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined
             .map_err(Ended::Away)?;
         nodes.push((node.publishing, subscribed));
     }
+    // A server that took over may have lost changes of the list, and have counted others since.
+    instance.standing.lock().version = 0;
     let beaten = lease::beat(instance, &mut commands).await?;
     count(&instance.counters.connected);
     Ok(Joined {

@@ -66,9 +66,15 @@ pub(super) async fn group_instances(
         .await
         .map_err(|error| instance.failed("SMEMBERS", &error))?;
     let roster = instance.roster.lock();
+    // What was lost may not be written again yet: then any of them may have members, and says so where it has none.
+    let maybe = match roster.is_awaiting(Instant::now()) {
+        true => roster.others().clone(),
+        false => BTreeSet::new(),
+    };
     let there = |ids: Vec<String>| {
         let ids = ids.iter().filter_map(|id| parse_instance(id));
-        ids.filter(|id| !roster.has_left(id)).collect()
+        let ids: BTreeSet<InstanceId> = ids.filter(|id| !roster.has_left(id)).collect();
+        ids.union(&maybe).cloned().collect()
     };
     Ok(found.into_iter().map(there).collect())
 }
