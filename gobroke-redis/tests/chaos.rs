@@ -25,7 +25,7 @@ const AROUND: Duration = Duration::from_millis(700);
 /// How long anything may take at the most until all is as it should be.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many large messages a burst is: less than a line keeps, more than the server's limit for a slow subscriber.
-const BURST: u64 = 1200;
+const BURST: u64 = 400;
 
 /// The servers under an arena's instances.
 enum Servers {
@@ -319,26 +319,23 @@ impl Arena {
             instance.tell("rest");
         }
         let end = Instant::now() + PATIENCE;
-        let mut before = 0;
+        let mut before = (0, 0);
         loop {
             let reports: Vec<Report> = self.instances.iter_mut().map(Process::report).collect();
             let sum = |name| self.since(&reports, name);
             let (sent, taken) = (sum("sent"), sum("received") + sum("lost"));
+            let got = reports.iter().flat_map(|report| report.got.values());
+            let got = got.map(|got| got.direct + got.group + got.all).sum::<u64>();
             let waits = reports.iter().any(|report| report.stat("queue") > 0);
-            // What went to one that died is nobody's; then it is settled when nothing moves for a while.
-            if !waits
-                && if victim.is_none() {
-                    sent == taken
-                } else {
-                    taken == before
-                }
-            {
+            // What went to one that died is nobody's. And clients may be behind their instances.
+            let accounted = victim.is_some() || sent == taken;
+            if !waits && accounted && before == (taken, got) {
                 return reports;
             }
             assert!(Instant::now() < end, "it does not settle: {reports:#?}");
-            before = taken;
+            before = (taken, got);
             sleep(Duration::from_millis(if victim.is_none() {
-                20
+                300
             } else {
                 1500
             }))
@@ -390,7 +387,14 @@ impl Arena {
             }
         }
         if victim.is_none() {
-            let counted = ["lost", "dropped", "unknown"].map(|name| self.since(&reports, name));
+            let names = ["lost", "dropped", "unknown", "in_doubt"];
+            let counted = names.map(|name| self.since(&reports, name));
+            println!("  missing {missing} of {owed}; {names:?}: {counted:?}");
+            // Nobody died, so nothing is in doubt.
+            assert_eq!(
+                counted[3], 0,
+                "an instance that lives was taken for dead: {reports:#?}"
+            );
             assert_eq!(
                 missing,
                 counted.iter().sum::<u64>(),
@@ -427,6 +431,7 @@ async fn through(arena: &mut Arena, faults: impl Iterator<Item = (Fault, Duratio
             .iter_mut()
             .map(|one| one.report().local_p99)
             .max();
+        println!("{fault:?}, {} ms", length.as_millis());
         let (since, died) = arena.fault(fault, length).await;
         arena.works().await;
         let again = since.elapsed();
@@ -437,9 +442,10 @@ async fn through(arena: &mut Arena, faults: impl Iterator<Item = (Fault, Duratio
             .max();
         sleep(AROUND).await;
         let (owed, missing) = arena.account(died.as_deref()).await;
-        assert_eq!(
-            missing, 0,
-            "{fault:?}: of {owed} between those who lived; the outage is within the bounds"
+        // A slow subscriber may be sent more than it can be sent again; what is lost of it is counted.
+        assert!(
+            missing == 0 || fault == Fault::Slow,
+            "{fault:?}: {missing} of {owed} between those who lived; the outage is within the bounds"
         );
         println!(
             "{:<16} {:>6} ms {owed:>8} {missing:>8} {:>6} {:>6} µs",
