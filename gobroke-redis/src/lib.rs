@@ -37,7 +37,8 @@
 //!
 //! No command is sent for a message between clients of one instance.
 //!
-//! Who runs it finds the set-up, the counters and what to do when in [`docs::operating`].
+//! Who runs it finds the set-up, the counters and what to do when in [`docs::operating`], and where one Redis ends in
+//! [`docs::scaling`].
 
 mod carrier;
 mod cluster;

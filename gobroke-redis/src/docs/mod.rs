@@ -2,3 +2,6 @@
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("scaling.md")]
+pub mod scaling {}
