@@ -11,7 +11,7 @@ pub(crate) const BATCH: usize = 1 << 20;
 /// How many of these may be without an answer.
 pub(crate) const UNDER_WAY: usize = 4;
 /// How many clients one script writes about: few enough that it takes Redis less than 5 ms.
-pub(crate) const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 128;
 /// How long a subscription is quiet until a probe goes through it.
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
 
