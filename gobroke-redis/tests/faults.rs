@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use gobroke_core::Message;
+use gobroke_core::{ClientId, Message};
 use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep};
 
@@ -290,4 +290,34 @@ async fn the_newer_of_two_instances_with_one_name_has_it() {
     );
     newer.0.stop().await;
     other.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_back_a_lease_after_a_loss_of_data_comes_back_in_a_new_life() {
+    let mut redis = Redis::start().await;
+    redis.lease = Duration::from_secs(2);
+    let one = start("one", redis.through("one").await).await;
+    let two = start("two", redis.through("two").await).await;
+    let (mut ann, mut bob) = (
+        one.1.connect().await.unwrap(),
+        two.1.connect().await.unwrap(),
+    );
+    let listed =
+        async |count| one.0.clients().await.len() == count && two.0.clients().await.len() == count;
+    until("both are known", async || listed(2).await).await;
+    redis.cut("two", true);
+    redis.server.cli(&["FLUSHALL"]).await;
+    until("it is gone", async || one.0.instances().is_empty()).await;
+    redis.cut("two", false);
+    until("both are known again", async || {
+        listed(2).await && one.0.instances() == ["two"] && two.0.is_ready()
+    })
+    .await;
+    let message = |text: &str, to: ClientId| Message::new(text.to_owned()).to_client(to);
+    one.0.send(message("hello", bob.id())).unwrap();
+    two.0.send(message("back", ann.id())).unwrap();
+    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
+    assert_eq!(ann.next_text().await.as_deref(), Some("back"));
+    one.0.stop().await;
+    two.0.stop().await;
 }

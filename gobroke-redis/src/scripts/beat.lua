@@ -28,7 +28,7 @@ end
 local stored = redis.call('HGET', state, 'epoch')
 if not stored then
     stored = fresh
-    redis.call('HSET', state, 'epoch', fresh)
+    redis.call('HSET', state, 'epoch', fresh, 'born', now)
 end
 
 -- Nobody wrote for half a lease: Redis stood still, or has another clock. Deadlines move by that gap, so that nobody
@@ -46,6 +46,9 @@ local held = redis.call('HGET', instances, name)
 if held ~= incarnation then
     if held and number(held) > number(incarnation) then return {'superseded'} end
     if stored == epoch then return {'expelled'} end
+    -- Who is not back one lease after a loss of data has left: the others have been told so.
+    local born = tonumber(redis.call('HGET', state, 'born'))
+    if epoch ~= '' and born and now - born > lease then return {'expelled'} end
     if held then remove(name, held, 'r') end
     redis.call('HSET', instances, name, incarnation)
     redis.call('HSET', versions, name, knows)
