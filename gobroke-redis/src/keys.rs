@@ -219,8 +219,15 @@ mod tests {
 
     #[test]
     fn trunks_spread_evenly() {
-        for (number, (_, slot)) in TRUNKS.iter().enumerate() {
+        for (number, (tag, slot)) in TRUNKS.iter().enumerate() {
             assert_eq!(usize::from(*slot) / 1024, number);
+            // As the specification of Redis Cluster has it: CRC-16/XMODEM, of 16,384 slots.
+            let crc = tag.bytes().fold(0u16, |crc, byte| {
+                (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+                    (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
+                })
+            });
+            assert_eq!(crc % 16_384, *slot, "{tag}");
         }
         let keys = Keys::sharded("x");
         let used: std::collections::HashSet<_> = (0..1000)

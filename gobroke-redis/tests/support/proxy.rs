@@ -1,11 +1,12 @@
 //! A proxy between one instance and Redis, or a sentinel, that can be cut.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -21,6 +22,29 @@ pub(crate) struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
     task: AbortHandle,
+}
+
+/// The proxies of each instance.
+#[derive(Default)]
+pub(crate) struct Proxies(Mutex<HashMap<String, Vec<Proxy>>>);
+
+impl Proxies {
+    pub(crate) fn belong_to(&self, instance: &str, proxies: Vec<Proxy>) {
+        self.0.lock().insert(instance.to_owned(), proxies);
+    }
+
+    /// Cuts an instance off from everything, or lets it through again.
+    pub(crate) fn cut(&self, instance: &str, cut: bool) {
+        self.0.lock()[instance]
+            .iter()
+            .for_each(|proxy| proxy.cut(cut));
+    }
+}
+
+/// A namespace that no other check of this program uses.
+pub(crate) fn namespace() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("apart-{}", COUNT.fetch_add(1, Relaxed))
 }
 
 /// Where a proxy leads.

@@ -1,13 +1,9 @@
 //! A master with two replicas that three sentinels watch, and proxies before all of them for each instance.
 
 use std::{
-    collections::HashMap,
     net::TcpListener,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +16,11 @@ use parking_lot::Mutex;
 use redis::{Client, RedisResult, Value};
 use tempfile::TempDir;
 
-use super::{Far, Proxy, Server, until};
+use super::{
+    Far, Proxy, Server,
+    proxy::{Proxies, namespace},
+    until,
+};
 
 pub(crate) struct Watched {
     pub(crate) servers: Vec<Server>,
@@ -168,22 +168,15 @@ impl Watched {
 pub(crate) struct Apart {
     watched: Arc<Watched>,
     namespace: String,
-    proxies: Mutex<HashMap<String, Vec<Proxy>>>,
+    proxies: Proxies,
 }
 
 impl Apart {
     pub(crate) fn new(watched: &Arc<Watched>) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         Self {
             watched: watched.clone(),
-            namespace: format!("apart-{}", COUNT.fetch_add(1, Relaxed)),
-            proxies: Mutex::default(),
-        }
-    }
-
-    fn cut(&self, instance: &str, cut: bool) {
-        for proxy in &self.proxies.lock()[instance] {
-            proxy.cut(cut);
+            namespace: namespace(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -203,13 +196,13 @@ impl Setup for Apart {
             urls.push(format!("redis://{}", proxy.addr()));
             proxies.push(proxy);
         }
-        self.proxies.lock().insert(instance.to_owned(), proxies);
+        self.proxies.belong_to(instance, proxies);
         let cluster = RedisCluster::sentinel(urls, "watched");
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
     }
 
     async fn kill(&self, instance: &str) {
-        self.cut(instance, true);
+        self.proxies.cut(instance, true);
     }
 
     fn lease(&self) -> Duration {
@@ -217,7 +210,7 @@ impl Setup for Apart {
     }
 
     async fn away(&self, instance: &str, away: bool) -> bool {
-        self.cut(instance, away);
+        self.proxies.cut(instance, away);
         true
     }
 

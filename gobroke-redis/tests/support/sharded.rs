@@ -1,14 +1,6 @@
 //! A Redis Cluster of three masters with a replica each, and proxies before all of them for each instance.
 
-use std::{
-    collections::HashMap,
-    net::TcpListener,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use gobroke_core::{
     async_trait,
@@ -18,7 +10,11 @@ use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::Value;
 
-use super::{Far, Proxy, Server, until};
+use super::{
+    Far, Proxy, Server,
+    proxy::{Proxies, namespace},
+    until,
+};
 
 const MASTERS: usize = 3;
 
@@ -229,22 +225,15 @@ fn range(value: Value) -> Option<(u16, u16, Vec<Value>)> {
 pub(crate) struct Apart {
     sharded: Arc<Sharded>,
     namespace: String,
-    proxies: Mutex<HashMap<String, Vec<Proxy>>>,
+    proxies: Proxies,
 }
 
 impl Apart {
     pub(crate) fn new(sharded: &Arc<Sharded>) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         Self {
             sharded: sharded.clone(),
-            namespace: format!("apart-{}", COUNT.fetch_add(1, Relaxed)),
-            proxies: Mutex::default(),
-        }
-    }
-
-    fn cut(&self, instance: &str, cut: bool) {
-        for proxy in &self.proxies.lock()[instance] {
-            proxy.cut(cut);
+            namespace: namespace(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -263,13 +252,13 @@ impl Setup for Apart {
             .iter()
             .map(|proxy| format!("redis://router:secret@{}", proxy.addr()))
             .collect();
-        self.proxies.lock().insert(instance.to_owned(), proxies);
+        self.proxies.belong_to(instance, proxies);
         let cluster = RedisCluster::cluster(urls);
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
     }
 
     async fn kill(&self, instance: &str) {
-        self.cut(instance, true);
+        self.proxies.cut(instance, true);
     }
 
     fn lease(&self) -> Duration {
@@ -277,7 +266,7 @@ impl Setup for Apart {
     }
 
     async fn away(&self, instance: &str, away: bool) -> bool {
-        self.cut(instance, away);
+        self.proxies.cut(instance, away);
         true
     }
 
