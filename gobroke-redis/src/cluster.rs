@@ -105,13 +105,15 @@ impl RedisCluster {
         )
     }
 
-    /// As whom to talk to a master that sentinels name. Elsewhere the address says it.
+    /// As whom to talk to Redis, instead of whom the address names: to the server, to the master that sentinels name
+    /// (as whom to talk to the sentinels, their addresses say), or to all nodes of a Redis Cluster.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
-        if let Ok(Servers::Sentinel(sentinels)) = &mut self.servers {
-            let login = RedisConnectionInfo::default();
-            sentinels.login = login.set_username(user).set_password(password);
-        }
+        let login = |known: RedisConnectionInfo| known.set_username(user).set_password(password);
+        self.servers = self.servers.and_then(|servers| {
+            let servers = servers.login(login);
+            servers.map_err(|error| format!("the address of Redis: {error}"))
+        });
         self
     }
 

@@ -43,6 +43,11 @@ impl Nodes {
         }
     }
 
+    /// Those that the program named.
+    pub(crate) fn seeds(self) -> Vec<Client> {
+        self.seeds
+    }
+
     /// Asks all nodes, and believes the one with the latest epoch among those that say that the cluster works.
     pub(crate) async fn layout(
         &self,

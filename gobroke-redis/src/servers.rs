@@ -98,6 +98,29 @@ impl Servers {
         matches!(self, Self::Cluster(_))
     }
 
+    /// The same, spoken to as somebody else.
+    pub(crate) fn login(
+        self,
+        login: impl Fn(RedisConnectionInfo) -> RedisConnectionInfo,
+    ) -> RedisResult<Self> {
+        let again = |client: Client| {
+            let info = client.get_connection_info().clone();
+            let settings = login(info.redis_settings().clone());
+            Client::open(info.set_redis_settings(settings))
+        };
+        Ok(match self {
+            Self::Single(client) => Self::Single(again(client)?),
+            Self::Sentinel(mut sentinels) => {
+                sentinels.login = login(sentinels.login);
+                Self::Sentinel(sentinels)
+            }
+            Self::Cluster(nodes) => {
+                let seeds = nodes.seeds().into_iter().map(again);
+                Self::Cluster(Nodes::new(seeds.collect::<RedisResult<_>>()?))
+            }
+        })
+    }
+
     /// Finds out which servers do what.
     pub(crate) async fn find(&self, config: &Config) -> Result<Layout, ClusterError> {
         let connecting = connecting(config);

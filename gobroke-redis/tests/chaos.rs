@@ -37,6 +37,31 @@ enum Servers {
     Cluster(Sharded),
 }
 
+impl Servers {
+    fn all(&self) -> Vec<&Server> {
+        match self {
+            Self::Single { server, .. } => vec![server],
+            Self::Sentinel(watched) => watched.servers.iter().collect(),
+            Self::Cluster(sharded) => sharded.servers.iter().collect(),
+        }
+    }
+
+    /// What those that run say of each other.
+    async fn say(&self) -> String {
+        let command: &[&str] = match self {
+            Self::Cluster(_) => &["CLUSTER", "NODES"],
+            _ => &["INFO", "replication"],
+        };
+        let mut said = String::new();
+        for server in self.all().into_iter().filter(|server| server.runs()) {
+            let answer = server.cli(command).await;
+            let answer: String = redis::from_redis_value(answer).unwrap_or_default();
+            said.push_str(&format!("\n{answer}"));
+        }
+        said
+    }
+}
+
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -205,7 +230,10 @@ impl Arena {
             if agree && all {
                 return;
             }
-            assert!(Instant::now() < end, "they do not agree: {reports:#?}");
+            if Instant::now() >= end {
+                let servers = self.servers.say().await;
+                panic!("they do not agree: {reports:#?}, over servers that say {servers}");
+            }
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -218,12 +246,7 @@ impl Arena {
             .then(|| self.instances[victim].client.clone());
         match (fault, &mut self.servers) {
             (Fault::Killed, servers) => {
-                let servers: Vec<&Server> = match servers {
-                    Servers::Single { server, .. } => vec![server],
-                    Servers::Sentinel(watched) => watched.servers.iter().collect(),
-                    Servers::Cluster(sharded) => sharded.servers.iter().collect(),
-                };
-                for server in servers.into_iter().filter(|server| server.runs()) {
+                for server in servers.all().into_iter().filter(|server| server.runs()) {
                     for kind in ["normal", "pubsub"] {
                         let kill = ["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"];
                         server.cli(&kill).await;

@@ -250,10 +250,10 @@ impl Setup for Apart {
         }
         let urls: Vec<_> = proxies
             .iter()
-            .map(|proxy| format!("redis://router:secret@{}", proxy.addr()))
+            .map(|proxy| format!("redis://{}", proxy.addr()))
             .collect();
         self.proxies.belong_to(instance, proxies);
-        let cluster = RedisCluster::cluster(urls);
+        let cluster = RedisCluster::cluster(urls).login("router", "secret");
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
     }
 
