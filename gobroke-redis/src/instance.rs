@@ -49,6 +49,8 @@ pub(crate) struct Standing {
     pub(crate) epoch: String,
     /// The version of the list of instances that the roster has.
     pub(crate) version: u64,
+    /// The highest version of the list that was seen in this epoch: a lower one means that the data is older.
+    pub(crate) seen: u64,
     /// Since when heartbeats have been answered over the connections that there are.
     pub(crate) since: Option<Instant>,
     /// The leases of logic modules as they were stored, and since when they have been so.

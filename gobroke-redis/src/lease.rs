@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     error::meaning,
-    instance::Instance,
+    instance::{Instance, Standing},
     keys::{self, parse_instance},
     script,
     stats::count,
@@ -147,9 +147,16 @@ pub(crate) async fn beat(
     commands: &mut MultiplexedConnection,
 ) -> Result<Beaten, Ended> {
     let at = Instant::now();
-    let (epoch, version, confirmed) = {
+    let (epoch, version, seen, confirmed) = {
         let standing = instance.standing.lock();
-        (standing.epoch.clone(), standing.version, standing.confirmed)
+        let Standing {
+            epoch,
+            version,
+            seen,
+            confirmed,
+            ..
+        } = &*standing;
+        (epoch.clone(), *version, *seen, *confirmed)
     };
     let (keys, lease) = (&instance.keys, instance.config.lease);
     let mut invocation = script::BEAT.prepare_invoke();
@@ -173,7 +180,8 @@ pub(crate) async fn beat(
         .arg(version)
         .arg(&keys.notices)
         .arg(VERSION)
-        .arg(keys.publish());
+        .arg(keys.publish())
+        .arg(seen);
     let answer: RedisResult<Answer> = invocation.invoke_async(commands).await;
     let answer = answer.map_err(|error| Ended::Away(meaning("heartbeat", &error)))?;
     match answer {
@@ -199,11 +207,13 @@ pub(crate) async fn beat(
                         roster.lost(time, lease);
                     }
                     standing.epoch = now;
+                    standing.seen = 0;
                     standing.since = standing.since.map(|_| time);
                 }
                 // The next one, which the notice calls for, has the newer list.
                 let old = roster.is_newer_than(at);
                 standing.version = if old { 0 } else { version };
+                standing.seen = standing.seen.max(version);
                 let mut notices = match listed.filter(|_| !old) {
                     Some(mut listed) => {
                         listed.remove(&instance.id);
@@ -218,6 +228,10 @@ pub(crate) async fn beat(
                 // Under the lock, so that they stay in order with what the channel for notices tells.
                 for notice in notices {
                     instance.inbox.notice(notice);
+                }
+                if roster.has_been_wrong(time, lease) {
+                    tracing::warn!(instance = %instance.id, "who was taken for gone is there; this instance joins anew");
+                    return Err(Ended::Expelled);
                 }
             }
             let next = (lease / 5).min(first + AFTER).max(EARLIEST);

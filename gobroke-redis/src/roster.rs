@@ -30,6 +30,8 @@ pub(crate) struct Roster {
     rewriting: Option<Instant>,
     /// When somebody was heard of last who is not in a list that was asked for before.
     heard: Option<Instant>,
+    /// Since when the list has somebody who has left, as core was told.
+    risen: Option<Instant>,
 }
 
 impl Roster {
@@ -89,28 +91,30 @@ impl Roster {
         let by_name: BTreeMap<_, _> = self.listed.keys().map(|id| (&id.name, id)).collect();
         let mut left = Vec::new();
         for id in self.known.iter().filter(|id| !self.listed.contains_key(id)) {
-            let successor = by_name.contains_key(&id.name).then_some(Leaving::Replaced);
+            // Older data has older incarnations.
+            let successor = by_name.get(&id.name).filter(|listed| **listed > id);
+            let successor = successor.map(|_| Leaving::Replaced);
             match why.get(id).copied().or(successor) {
                 Some(why) => left.push((id.clone(), why)),
                 None if waits => {}
                 None => left.push((id.clone(), Leaving::Expired)),
             }
         }
-        let joined = self
-            .listed
-            .iter()
-            .filter(|(id, _)| !self.known.contains(id));
-        let joined: Vec<_> = joined.map(|(id, version)| (id.clone(), *version)).collect();
         for (id, why) in left {
             self.known.remove(&id);
             self.remember(id.clone());
             notices.push(Notice::Left(id, why));
         }
-        for (id, version) in joined {
-            self.gone.remove(&id);
-            self.known.insert(id.clone());
-            notices.push(Notice::Joined(id, version));
+        for (id, version) in &self.listed {
+            let stays = self.known.iter().any(|known| known.name == id.name);
+            // Who has left, of an incarnation, does not come back in it.
+            if !stays && !self.gone.contains(id) {
+                self.known.insert(id.clone());
+                notices.push(Notice::Joined(id.clone(), *version));
+            }
         }
+        let risen = self.listed.keys().any(|id| self.gone.contains(id));
+        self.risen = risen.then(|| self.risen.unwrap_or(now));
         notices
     }
 
@@ -123,6 +127,12 @@ impl Roster {
         {
             self.gone.remove(&oldest);
         }
+    }
+
+    /// Whether somebody who was taken for gone has been in the list for two leases, and so is there.
+    pub(crate) fn has_been_wrong(&self, now: Instant, lease: Duration) -> bool {
+        let long = |since| now.duration_since(since) > 2 * lease;
+        self.risen.is_some_and(long)
     }
 
     /// Whether it is known to have left.
@@ -219,5 +229,33 @@ mod tests {
         let gone = Notice::Left(a, Leaving::Expired);
         assert_eq!(roster.update(&none, now + lease), [gone]);
         assert_eq!(roster.others(), &BTreeSet::from([b]));
+    }
+
+    #[test]
+    fn an_older_incarnation_in_older_data_replaces_nobody() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let (older, newer) = (id("a", 1), id("a", 2));
+        roster.listed(list([&newer]), &none, now);
+        roster.lost(now, Duration::from_secs(15));
+        assert_eq!(roster.listed(list([&older]), &none, now), []);
+        assert_eq!(roster.listed(list([&newer]), &none, now), []);
+        assert_eq!(roster.others(), &BTreeSet::from([newer]));
+    }
+
+    #[test]
+    fn who_left_stays_away_and_being_wrong_about_it_shows_when_its_lease_is_renewed() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let (a, lease) = (id("a", 1), Duration::from_secs(15));
+        roster.listed(list([&a]), &none, now);
+        let gone = Notice::Left(a.clone(), Leaving::Expired);
+        assert_eq!(roster.listed(list([]), &none, now), [gone]);
+        // A failover that lost its removal: its lease ends once more.
+        assert_eq!(roster.listed(list([&a]), &none, now), []);
+        assert!(!roster.has_been_wrong(now + lease, lease));
+        roster.listed(list([]), &none, now + lease);
+        assert!(!roster.has_been_wrong(now + 3 * lease, lease));
+        roster.listed(list([&a]), &none, now + 3 * lease);
+        assert_eq!(roster.update(&none, now + 6 * lease), []);
+        assert!(roster.has_been_wrong(now + 6 * lease, lease));
     }
 }

@@ -73,6 +73,17 @@ async fn nothing_is_lost_when_redis_restarts_with_older_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joined() {
+    let mut server = Server::start(&["--dbfilename", "dump.rdb"]).await;
+    start("early", over(&server)).await.0.stop().await;
+    server.cli(&["SAVE"]).await;
+    let load = three(&server).await;
+    server.kill();
+    server.run().await;
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_redis_stands_still() {
     let server = Server::start(&[]).await;
     let load = three(&server).await;

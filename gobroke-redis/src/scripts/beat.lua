@@ -2,9 +2,10 @@
 -- A heartbeat: renews the lease, takes away those whose lease ended, and says what changed.
 -- KEYS: state, instances, leases, batches, left, unswept, versions
 -- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel,
---   the highest version of envelopes that it knows, the command by which notices are published
+--   the highest version of envelopes that it knows, the command by which notices are published, the highest version of
+--   the list that it has seen in the epoch known
 local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
-local name, incarnation, epoch, fresh, lease, version, channel, knows, publish = unpack(ARGV)
+local name, incarnation, epoch, fresh, lease, version, channel, knows, publish, seen = unpack(ARGV)
 lease = tonumber(lease)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -24,11 +25,14 @@ local function remove(gone, inc, why)
     changed = true
 end
 
--- The epoch is drawn with the first write into an empty Redis: another one means that what was written is lost.
+-- The epoch is drawn with the first write into an empty Redis, or into one that went back to older data: another one
+-- means that what was written is lost.
 local stored = redis.call('HGET', state, 'epoch')
-if not stored then
+local current = tonumber(redis.call('HGET', state, 'list')) or 0
+if not stored or (stored == epoch and current < tonumber(seen)) then
     stored = fresh
-    redis.call('HSET', state, 'epoch', fresh, 'born', now)
+    current = math.max(current, tonumber(seen))
+    redis.call('HSET', state, 'epoch', fresh, 'born', now, 'list', current)
 end
 
 -- Nobody wrote for half a lease: Redis stood still, or has another clock. Deadlines move by that gap, so that nobody
@@ -66,7 +70,6 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now)) d
     if inc then remove(gone, inc, 'e') else redis.call('ZREM', leases, gone) end
 end
 
-local current = tonumber(redis.call('HGET', state, 'list')) or 0
 if changed then
     current = redis.call('HINCRBY', state, 'list', 1)
     -- Who hears the newcomer has heard of it before.
