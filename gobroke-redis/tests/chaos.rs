@@ -358,7 +358,10 @@ impl Arena {
             if !waits && accounted && before == (taken, got) {
                 return reports;
             }
-            assert!(Instant::now() < end, "it does not settle: {reports:#?}");
+            assert!(
+                Instant::now() < end,
+                "it does not settle, {sent} sent and {taken} taken: {reports:#?}"
+            );
             before = (taken, got);
             sleep(Duration::from_millis(if victim.is_none() {
                 300

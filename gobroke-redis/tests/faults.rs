@@ -75,8 +75,9 @@ async fn nothing_is_lost_when_redis_restarts_with_older_data() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joined() {
     let mut server = Server::start(&["--dbfilename", "dump.rdb"]).await;
-    start("early", over(&server)).await.0.stop().await;
+    let (early, _) = start("early", over(&server)).await;
     server.cli(&["SAVE"]).await;
+    early.stop().await;
     let load = three(&server).await;
     server.kill();
     server.run().await;

@@ -29,7 +29,20 @@ end
 -- means that what was written is lost.
 local stored = redis.call('HGET', state, 'epoch')
 local current = tonumber(redis.call('HGET', state, 'list')) or 0
-if not stored or (stored == epoch and current < tonumber(seen)) then
+local older = stored == epoch and current < tonumber(seen)
+if older then
+    -- Who is in the list may have left since. Who is there comes back within a lease; what others have is cleaned up.
+    local all = redis.call('HGETALL', instances)
+    for i = 1, #all, 2 do
+        local id = all[i] .. '#' .. all[i + 1]
+        redis.call('HSET', unswept, id, now + lease)
+        redis.call('HDEL', instances, all[i])
+        redis.call('HDEL', versions, all[i])
+        redis.call('ZREM', leases, all[i])
+        redis.call('HDEL', batches, id)
+    end
+end
+if older or not stored then
     stored = fresh
     current = math.max(current, tonumber(seen))
     redis.call('HSET', state, 'epoch', fresh, 'born', now, 'list', current)
@@ -56,6 +69,7 @@ if held ~= incarnation then
     if held then remove(name, held, 'r') end
     redis.call('HSET', instances, name, incarnation)
     redis.call('HSET', versions, name, knows)
+    redis.call('HDEL', unswept, name .. '#' .. incarnation)
     local drawn = tonumber(redis.call('HGET', state, 'drawn')) or 0
     if number(incarnation) > drawn then
         redis.call('HSET', state, 'drawn', string.match(incarnation, '^%d+'))

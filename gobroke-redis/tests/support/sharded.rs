@@ -207,10 +207,42 @@ impl Sharded {
         self.servers[to].cli(&node).await;
         self.servers[from].cli(&node).await;
         until("all know who has the slot", async || {
-            self.master_of(slot).await == to
+            let mut agree = true;
+            let running = self.servers.iter().zip(&self.ids);
+            for (server, id) in running.filter(|(server, _)| server.runs()) {
+                let nodes = text(&server.cli(&["CLUSTER", "NODES"]).await);
+                if !has(&nodes, target, slot) {
+                    agree = false;
+                    // Two moves in short order may leave nodes that name each other, for good: whoever moves slots
+                    // tells the masters again.
+                    if has_slots(&nodes, id) {
+                        server.cli(&node).await;
+                    }
+                }
+            }
+            agree
         })
         .await;
     }
+}
+
+/// Whether a node is a master with slots, by an answer of `CLUSTER NODES`.
+fn has_slots(nodes: &str, id: &str) -> bool {
+    ranges(nodes, id).next().is_some()
+}
+
+/// Whether a node has a slot.
+fn has(nodes: &str, id: &str, slot: u16) -> bool {
+    ranges(nodes, id).any(|(first, last)| (first..=last).contains(&slot))
+}
+
+fn ranges<'a>(nodes: &'a str, id: &'a str) -> impl Iterator<Item = (u16, u16)> + 'a {
+    let node = nodes.lines().find(move |line| line.starts_with(id));
+    let slots = node.unwrap_or_default().split(' ').skip(8);
+    slots.filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    })
 }
 
 fn range(value: Value) -> Option<(u16, u16, Vec<Value>)> {
