@@ -1,0 +1,258 @@
+//! Two instances over one Redis, from a program on one to a client of the other, a WebSocket: GoBroke, socketioxide with
+//! its Redis adapter, and the way of the Go original, a JSON object in an awaited PUBLISH (which has no WebSocket).
+//!
+//! Rounds are interleaved; medians are printed, and how far apart the rounds were. It starts a redis-server of its own.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, future::join_all};
+use gobroke_bench::ANY;
+use gobroke_core::{Broke, ClientId, Message};
+use gobroke_endpoints::{RawCodec, WebSocketEndpoint};
+use gobroke_redis::RedisCluster;
+use socketioxide::{
+    SocketIo,
+    adapter::{Adapter, Emitter},
+    extract::SocketRef,
+};
+use socketioxide_redis::{RedisAdapter, RedisAdapterCtr};
+use tokio_tungstenite::{connect_async, tungstenite};
+
+#[path = "../../../../../gobroke-redis/tests/support/server.rs"]
+#[allow(dead_code, reason = "a part of it is used")]
+mod server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+const ROUNDS: usize = 5;
+const PAYLOAD: usize = 128;
+/// How many messages of GoBroke may be under way; more than a client's outbox holds by default are never sent at once.
+const UNDER_WAY: u64 = 4096;
+/// How many emits of socketioxide are awaited together: less than a socket's buffer holds by default.
+const TOGETHER: u64 = 64;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let redis = server::Server::start(&[]).await;
+    let gobroke = GoBroke::start(&redis.url()).await?;
+    let socketioxide = Socketioxide::start(&redis.url()).await?;
+    let mut rates = [const { Vec::new() }; 4];
+    for round in 1..=ROUNDS {
+        eprintln!("round {round} of {ROUNDS}");
+        rates[0].push(gobroke.round(1_000_000).await?);
+        rates[1].push(socketioxide.round(20_000, 1).await?);
+        rates[2].push(socketioxide.round(100_000, TOGETHER).await?);
+        rates[3].push(original(&redis.url(), 30_000).await?);
+    }
+    let names = [
+        "GoBroke".to_owned(),
+        "socketioxide, each emit awaited".to_owned(),
+        format!("socketioxide, {TOGETHER} emits at a time"),
+        "JSON in an awaited PUBLISH".to_owned(),
+    ];
+    let medians: Vec<f64> = rates.iter_mut().map(|rates| median(rates)).collect();
+    println!(
+        "| {PAYLOAD} bytes, two instances, one Redis | messages/s | rounds | GoBroke's, times |"
+    );
+    println!("|---|---|---|---|");
+    for ((name, rates), own) in names.iter().zip(&rates).zip(&medians) {
+        let (least, most) = (rates[0], rates[rates.len() - 1]);
+        let times = medians[0] / own;
+        println!("| {name} | {own:.0} | {least:.0} to {most:.0} | {times:.1} |");
+    }
+    Ok(())
+}
+
+/// Sorts, too.
+fn median(rates: &mut [f64]) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+/// How many messages a second: `count` of them are sent by `send` and come to `client`, where `is_message` knows them.
+async fn measure(
+    address: SocketAddr,
+    path: &str,
+    count: u64,
+    greet: &[&str],
+    send: impl AsyncFnOnce(Arc<AtomicU64>) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let (mut client, _) = connect_async(format!("ws://{address}{path}")).await?;
+    for text in greet {
+        client.next().await.ok_or("it closed")??;
+        client.send(tungstenite::Message::text(*text)).await?;
+    }
+    if !greet.is_empty() {
+        client.next().await.ok_or("it closed")??;
+    }
+    // Until all instances know where the client is.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let received = Arc::new(AtomicU64::new(0));
+    let reader = tokio::spawn({
+        let received = received.clone();
+        async move {
+            while received.load(Relaxed) < count {
+                let message = client.next().await.ok_or("it closed")??;
+                if message.len() >= PAYLOAD {
+                    received.fetch_add(1, Relaxed);
+                } else if message.to_text()? == "2" {
+                    client.send(tungstenite::Message::text("3")).await?;
+                }
+            }
+            client.close(None).await?;
+            Ok::<_, Error>(Instant::now())
+        }
+    });
+    let begun = Instant::now();
+    send(received).await?;
+    let ended = reader.await??;
+    Ok(count as f64 / ended.duration_since(begun).as_secs_f64())
+}
+
+struct GoBroke {
+    one: Broke,
+    two: Broke,
+}
+
+impl GoBroke {
+    async fn start(url: &str) -> Result<Self, Error> {
+        let start = async |name: &str| {
+            let endpoint = WebSocketEndpoint::bind(ANY).codec(RawCodec::to_logic("none"));
+            Broke::builder()
+                .instance(name)
+                .endpoint(endpoint)
+                .cluster(RedisCluster::new(url))
+                .start()
+                .await
+        };
+        let (one, two) = (start("one").await?, start("two").await?);
+        Ok(Self { one, two })
+    }
+
+    async fn client(&self) -> Option<ClientId> {
+        Some(self.one.clients().await.first()?.id)
+    }
+
+    async fn round(&self, count: u64) -> Result<f64, Error> {
+        while self.client().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let address = self.two.address("ws").ok_or("it is not bound")?;
+        measure(address, "/", count, &[], async |received| {
+            let to = self.client().await.ok_or("the client is not known")?;
+            let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+            let mut sent = 0;
+            while sent < count {
+                if sent - received.load(Relaxed) > UNDER_WAY {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                for _ in 0..64.min(count - sent) {
+                    self.one.send(Message::new(payload.clone()).to_client(to))?;
+                    sent += 1;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+struct Socketioxide {
+    one: SocketIo<RedisAdapter<Emitter>>,
+    /// Where the other one listens.
+    address: SocketAddr,
+}
+
+impl Socketioxide {
+    async fn start(url: &str) -> Result<Self, Error> {
+        let (one, _) = Self::instance(url).await?;
+        let (_, address) = Self::instance(url).await?;
+        Ok(Self { one, address })
+    }
+
+    async fn instance(url: &str) -> Result<(SocketIo<RedisAdapter<Emitter>>, SocketAddr), Error> {
+        let client = redis::Client::open(format!("{url}?protocol=resp3"))?;
+        let adapter = RedisAdapterCtr::new_with_redis(&client).await?;
+        let (layer, io) = SocketIo::builder()
+            .with_adapter::<RedisAdapter<_>>(adapter)
+            .build_layer();
+        io.ns("/", on_connect).await?;
+        let app = axum::Router::new().layer(layer);
+        let listener = tokio::net::TcpListener::bind(ANY).await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok((io, address))
+    }
+
+    async fn round(&self, count: u64, together: u64) -> Result<f64, Error> {
+        let path = "/socket.io/?EIO=4&transport=websocket";
+        measure(self.address, path, count, &["40"], async |received| {
+            let payload = "x".repeat(PAYLOAD);
+            let mut sent = 0;
+            while sent < count {
+                if sent - received.load(Relaxed) > TOGETHER - together {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                let emits = (0..together.min(count - sent))
+                    .map(|_| self.one.to("room").emit("message", &payload));
+                for emitted in join_all(emits).await {
+                    emitted.map_err(|error| error.to_string())?;
+                    sent += 1;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn on_connect<A: Adapter>(socket: SocketRef<A>) {
+    socket.join("room");
+}
+
+/// The way of the Go original.
+async fn original(url: &str, count: u64) -> Result<f64, Error> {
+    let client = redis::Client::open(url)?;
+    let mut subscriber = client.get_async_pubsub().await?;
+    subscriber.subscribe("original").await?;
+    let mut publisher = client.get_multiplexed_async_connection().await?;
+    let begun = Instant::now();
+    let sending = tokio::spawn(async move {
+        let payload = "x".repeat(PAYLOAD);
+        for number in 0..count {
+            let message = serde_json::json!({
+                "id": number.to_string(),
+                "fromClient": "one",
+                "toClient": ["two"],
+                "message": payload,
+                "metadata": {},
+            });
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg("original").arg(message.to_string());
+            publish.query_async::<i64>(&mut publisher).await?;
+        }
+        Ok::<_, redis::RedisError>(())
+    });
+    let mut messages = subscriber.on_message();
+    for _ in 0..count {
+        let message = messages.next().await.ok_or("it closed")?;
+        let message: serde_json::Value = serde_json::from_slice(message.get_payload_bytes())?;
+        message["message"].as_str().ok_or("it is no message")?;
+    }
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    sending.await??;
+    Ok(rate)
+}
