@@ -49,7 +49,7 @@ pub(crate) struct Standing {
     pub(crate) epoch: String,
     /// The version of the list of instances that the roster has.
     pub(crate) version: u64,
-    /// The highest version of the list that was seen in this epoch: a lower one means that the data is older.
+    /// The highest version of the list that was seen: a lower one may mean that the data is older.
     pub(crate) seen: u64,
     /// Since when heartbeats have been answered over the connections that there are.
     pub(crate) since: Option<Instant>,

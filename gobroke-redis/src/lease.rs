@@ -207,7 +207,6 @@ pub(crate) async fn beat(
                         roster.lost(time, lease);
                     }
                     standing.epoch = now;
-                    standing.seen = 0;
                     standing.since = standing.since.map(|_| time);
                 }
                 // The next one, which the notice calls for, has the newer list.

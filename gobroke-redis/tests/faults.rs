@@ -79,6 +79,8 @@ async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joine
     server.cli(&["SAVE"]).await;
     early.stop().await;
     let load = three(&server).await;
+    // Longer than half of a lease after anybody wrote what was saved, and less after anybody wrote at all.
+    sleep(Duration::from_secs(4)).await;
     server.kill();
     server.run().await;
     nothing_is_lost(load).await;

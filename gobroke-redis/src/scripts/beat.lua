@@ -3,7 +3,7 @@
 -- KEYS: state, instances, leases, batches, left, unswept, versions
 -- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel,
 --   the highest version of envelopes that it knows, the command by which notices are published, the highest version of
---   the list that it has seen in the epoch known
+--   the list that it has seen
 local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
 local name, incarnation, epoch, fresh, lease, version, channel, knows, publish, seen = unpack(ARGV)
 lease = tonumber(lease)
@@ -26,10 +26,12 @@ local function remove(gone, inc, why)
 end
 
 -- The epoch is drawn with the first write into an empty Redis, or into one that went back to older data: another one
--- means that what was written is lost.
+-- means that what was written is lost. Data is older if its list is, and nobody lives by it: an instance that was alone
+-- with a former master has seen a later list, too, and must not take away the one by which the others live.
 local stored = redis.call('HGET', state, 'epoch')
 local current = tonumber(redis.call('HGET', state, 'list')) or 0
-local older = stored == epoch and current < tonumber(seen)
+local last = tonumber(redis.call('HGET', state, 'beat'))
+local older = stored and current < tonumber(seen) and last and now - last > lease / 2
 if older then
     -- Who is in the list may have left since. Who is there comes back within a lease; what others have is cleaned up.
     local all = redis.call('HGETALL', instances)
@@ -50,7 +52,6 @@ end
 
 -- Nobody wrote for half a lease: Redis stood still, or has another clock. Deadlines move by that gap, so that nobody
 -- is taken away for the absence of Redis itself.
-local last = tonumber(redis.call('HGET', state, 'beat'))
 if last and (now - last > lease / 2 or now < last) then
     local all = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
     for i = 1, #all, 2 do
