@@ -1,6 +1,7 @@
 //! A master with two replicas that three sentinels watch, and proxies before all of them for each instance.
 
 use std::{
+    cell::Cell,
     net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -15,12 +16,16 @@ use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::{Client, RedisResult, Value};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::{
     Far, Proxy, Server,
     proxy::{Proxies, namespace},
     until,
 };
+
+/// How long after it asked for a failover that did not happen somebody asks again.
+const AGAIN: Duration = Duration::from_secs(8);
 
 pub(crate) struct Watched {
     pub(crate) servers: Vec<Server>,
@@ -148,11 +153,18 @@ impl Watched {
     /// Has the sentinels promote a replica, and waits until they say that they did.
     pub(crate) async fn fail_over(&self) {
         let before = self.master().await;
-        self.sentinels[0]
-            .ask(&["FAILOVER", "watched"])
-            .await
-            .unwrap();
-        self.another_than(before).await;
+        let asked = Cell::new(None::<Instant>);
+        until("there is another master", async || {
+            let now = self.master().await;
+            let done = now.is_some() && now != before;
+            // It is refused, or given up, while no replica can take over: whoever wants it asks again.
+            if !done && asked.get().is_none_or(|asked| asked.elapsed() > AGAIN) {
+                asked.set(Some(Instant::now()));
+                let _ = self.sentinels[0].ask(&["FAILOVER", "watched"]).await;
+            }
+            done
+        })
+        .await;
     }
 
     pub(crate) async fn another_than(&self, before: Option<Value>) {
