@@ -329,3 +329,30 @@ async fn who_is_not_back_a_lease_after_a_loss_of_data_comes_back_in_a_new_life()
     one.0.stop().await;
     two.0.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_somebody_lives_by_is_not_taken_away_by_who_has_seen_a_later_one() {
+    let server = Server::start(&[]).await;
+    let cluster = over(&server).lease(Duration::from_secs(2));
+    let one = start("one", cluster.clone()).await;
+    let two = start("two", cluster.clone()).await;
+    until("they know each other", async || {
+        one.0.instances() == ["two"] && two.0.instances() == ["one"]
+    })
+    .await;
+    let epoch = async || server.cli(&["HGET", "{gobroke}:state", "epoch"]).await;
+    let before = epoch().await;
+    // As a former master's would be, to who comes from there.
+    server
+        .cli(&["HINCRBY", "{gobroke}:state", "list", "-1"])
+        .await;
+    let beats = cluster.stats().heartbeats;
+    until("both have seen it", async || {
+        cluster.stats().heartbeats > beats + 4
+    })
+    .await;
+    assert_eq!(epoch().await, before);
+    assert!(one.0.is_ready() && two.0.is_ready());
+    one.0.stop().await;
+    two.0.stop().await;
+}
