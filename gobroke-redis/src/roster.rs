@@ -28,6 +28,8 @@ pub(crate) struct Roster {
     grace: Option<Instant>,
     /// Until then, records may be missing that are being written again.
     rewriting: Option<Instant>,
+    /// Until then, what is written may be of somebody who has left long since.
+    distrusted: Option<Instant>,
     /// When somebody was heard of last who is not in a list that was asked for before.
     heard: Option<Instant>,
     /// Since when the list has somebody who has left, as core was told.
@@ -37,6 +39,8 @@ pub(crate) struct Roster {
 impl Roster {
     /// What was written is lost: who was there may come back until then.
     pub(crate) fn lost(&mut self, now: Instant, lease: Duration) {
+        // Older data is cleaned up a lease after it was found.
+        self.distrusted = Some(now + 2 * lease);
         if !self.known.is_empty() {
             self.rewriting = Some(now + REWRITING);
             self.grace = Some(now + lease);
@@ -140,6 +144,15 @@ impl Roster {
         self.gone.contains(id)
     }
 
+    /// Whether what is written of an instance is to be believed: somebody of whom nothing was heard may be new, but not
+    /// where older data has come back.
+    pub(crate) fn believes(&self, id: &InstanceId, now: Instant) -> bool {
+        match self.distrusted.is_some_and(|end| now < end) {
+            true => self.known.contains(id),
+            false => !self.gone.contains(id),
+        }
+    }
+
     /// Whether what was there before a loss of data may not be there again yet.
     pub(crate) fn is_awaiting(&self, now: Instant) -> bool {
         self.grace.max(self.rewriting).is_some_and(|end| now < end)
@@ -229,6 +242,17 @@ mod tests {
         let gone = Notice::Left(a, Leaving::Expired);
         assert_eq!(roster.update(&none, now + lease), [gone]);
         assert_eq!(roster.others(), &BTreeSet::from([b]));
+    }
+
+    #[test]
+    fn after_a_loss_of_data_nobody_is_believed_in_who_is_not_known() {
+        let (mut roster, now, none) = (Roster::default(), Instant::now(), HashMap::new());
+        let (a, stranger, lease) = (id("a", 1), id("b", 1), Duration::from_secs(15));
+        roster.listed(list([&a]), &none, now);
+        assert!(roster.believes(&a, now) && roster.believes(&stranger, now));
+        roster.lost(now, lease);
+        assert!(roster.believes(&a, now) && !roster.believes(&stranger, now));
+        assert!(roster.believes(&stranger, now + 2 * lease));
     }
 
     #[test]

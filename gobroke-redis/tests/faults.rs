@@ -75,7 +75,14 @@ async fn nothing_is_lost_when_redis_restarts_with_older_data() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joined() {
     let mut server = Server::start(&["--dbfilename", "dump.rdb"]).await;
-    let (early, _) = start("early", over(&server)).await;
+    let (early, endpoint) = start("early", over(&server)).await;
+    let member = endpoint.connect().await.unwrap();
+    early.join(member.id(), "room");
+    let written = async || {
+        let members = server.cli(&["SCARD", "{gobroke}:group:room"]).await;
+        members == redis::Value::Int(1)
+    };
+    until("the directory has the room", written).await;
     server.cli(&["SAVE"]).await;
     early.stop().await;
     let load = three(&server).await;
@@ -83,6 +90,13 @@ async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joine
     sleep(Duration::from_secs(4)).await;
     server.kill();
     server.run().await;
+    for _ in 0..300 {
+        // Nobody is in it now.
+        load.instances[0]
+            .send(Message::new("hello").to_group("room"))
+            .unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
     nothing_is_lost(load).await;
 }
 

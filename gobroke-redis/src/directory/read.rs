@@ -34,15 +34,15 @@ pub(super) async fn locate(
         .query_async(&mut commands)
         .await
         .map_err(|error| instance.failed("HMGET", &error))?;
-    let roster = instance.roster.lock();
+    let (roster, now) = (instance.roster.lock(), Instant::now());
     let located: Vec<_> = places
         .into_iter()
         .map(|place| {
             let (_, at) = place.as_deref()?.split_once(' ')?;
-            parse_instance(at).filter(|at| !roster.has_left(at))
+            parse_instance(at).filter(|at| *at == instance.id || roster.believes(at, now))
         })
         .collect();
-    if located.iter().any(Option::is_none) && roster.is_awaiting(Instant::now()) {
+    if located.iter().any(Option::is_none) && roster.is_awaiting(now) {
         return Err(ClusterError::Unreachable(
             "instances have not come back yet".to_owned(),
         ));
@@ -65,15 +65,17 @@ pub(super) async fn group_instances(
         .query_async(&mut commands)
         .await
         .map_err(|error| instance.failed("SMEMBERS", &error))?;
-    let roster = instance.roster.lock();
+    let (roster, now) = (instance.roster.lock(), Instant::now());
     // What was lost may not be written again yet: then any of them may have members, and says so where it has none.
-    let maybe = match roster.is_awaiting(Instant::now()) {
+    let maybe = match roster.is_awaiting(now) {
         true => roster.others().clone(),
         false => BTreeSet::new(),
     };
     let there = |ids: Vec<String>| {
         let ids = ids.iter().filter_map(|id| parse_instance(id));
-        let ids: BTreeSet<InstanceId> = ids.filter(|id| !roster.has_left(id)).collect();
+        let ids: BTreeSet<InstanceId> = ids
+            .filter(|id| *id == instance.id || roster.believes(id, now))
+            .collect();
         ids.union(&maybe).cloned().collect()
     };
     Ok(found.into_iter().map(there).collect())
