@@ -184,13 +184,19 @@ impl RedisCluster {
     }
 
     /// A secret that all instances share, 16 random bytes or more: what they carry to each other is sealed with it
-    /// (HMAC-SHA-256 over the frames and the channel, 32 bytes a packet), and what comes without its seal is refused and
-    /// counted as [`unreadable`](RedisStats::unreadable). So who can write to Redis can neither forge a message nor
-    /// repeat one. Default: none.
+    /// (HMAC-SHA-256 over the channel, and the packet's number, origin and frames), and what comes without its seal is
+    /// refused and counted as [`unreadable`](RedisStats::unreadable). What comes again is refused by its number, and
+    /// counted as [`replayed`](RedisStats::replayed); so is what was published to all before an instance was there, of
+    /// whoever is gone or not. So who can write to Redis can neither forge what instances carry to each other nor
+    /// repeat it, to those who heard it and to newcomers. It costs about 80 bytes a packet, which may carry many
+    /// messages. Default: none.
     ///
-    /// All must have the same: to introduce one, or to change it, stop all instances. It hides nothing from who can
-    /// read in Redis (take `rediss://` for the way there), and guards channels, not keys: the directory of clients is
-    /// guarded by Redis' own users (ACL).
+    /// All must have the same: to introduce one, or to change it, stop all instances. What it does not do: it hides
+    /// nothing from who can read in Redis (take `rediss://` for the way there). Who can break connections of others can
+    /// make messages late or lost, as an outage does. And it guards the channels between instances, not the directory:
+    /// keys, and the channel on which scripts tell that the list of instances changed, are guarded by Redis' own users
+    /// (ACL). A probe has no seal: that it comes through a subscription proves that the subscription works, whoever sent
+    /// it.
     ///
     /// ```
     /// use gobroke_redis::RedisCluster;

@@ -11,7 +11,7 @@ use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    carrier::Queue,
+    carrier::{Queue, ReplayGuard},
     config::Config,
     error::{is_broken, meaning},
     keys::{self, Keys, Place},
@@ -32,6 +32,7 @@ pub(crate) struct Instance {
     /// Where it publishes.
     pub(crate) trunk: Place,
     pub(crate) queue: Queue,
+    pub(crate) replays: Mutex<ReplayGuard>,
     pub(crate) roster: Mutex<Roster>,
     pub(crate) standing: Mutex<Standing>,
     /// What commands go over, while there is a connection.
@@ -86,7 +87,8 @@ impl Instance {
         });
         let trunk = keys.trunk(&id);
         Self {
-            queue: Queue::new(keys.clone(), trunk, config.queue, config.seal.clone()),
+            queue: Queue::new(keys.clone(), &id, config.queue, config.seal.clone()),
+            replays: Mutex::default(),
             trunk,
             written: keys::instance(&id),
             config,

@@ -143,6 +143,11 @@ impl Keys {
         }
     }
 
+    /// Whether a channel is heard by all: that of one instance ends in an incarnation, whatever its name.
+    pub(crate) fn is_to_all(channel: &str) -> bool {
+        channel.ends_with(":all")
+    }
+
     pub(crate) fn clients_of(&self, id: &str) -> String {
         format!("{}{id}", self.clients)
     }
@@ -205,14 +210,16 @@ mod tests {
     fn an_origin_publishes_where_others_listen() {
         let (origin, target) = (
             InstanceId::new("a", Incarnation::new(7, 7)),
-            InstanceId::new("b", Incarnation::new(8, 8)),
+            InstanceId::new("b:all", Incarnation::new(8, 8)),
         );
         for (keys, count) in [(Keys::new("x"), 3), (Keys::sharded("x"), 33)] {
             let heard = keys.heard(&target);
             assert_eq!(heard.len(), count);
             let trunk = keys.trunk(&origin);
             for to in [To::All, To::Instance(target.clone())] {
-                assert!(heard.contains(&(trunk, keys.channel(trunk, &to))));
+                let channel = keys.channel(trunk, &to);
+                assert_eq!(Keys::is_to_all(&channel), to == To::All);
+                assert!(heard.contains(&(trunk, channel)));
             }
         }
     }

@@ -29,7 +29,7 @@
 //! | messages | a channel for each instance and one for all; many messages in one PUBLISH, at once when idle |
 //! | directory | hashes, written in batches by scripts that name the batch before, so that a loss of data is noticed |
 //! | instances | leases in a sorted set, by Redis' own clock; a heartbeat each fifth of a lease |
-//! | forgery | with a [secret](RedisCluster::secret), what instances carry to each other is sealed |
+//! | forgery | with a [secret](RedisCluster::secret), what instances carry to each other is sealed and numbered; forged or repeated, it is refused |
 //! | Redis away | local traffic does not notice; what is for others waits, bounded; on its return everything is subscribed and written again |
 //! | a new master | asked for at every reconnect and with every heartbeat, of all Sentinels or nodes; a server that says it is no master is not talked to |
 //! | many nodes | in a Redis Cluster sharded channels by the origin's trunk, of which there are 16: all that one origin sends passes one node; the directory is in one slot |

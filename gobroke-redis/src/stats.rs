@@ -18,6 +18,10 @@ pub struct RedisStats {
     /// and records of clients that could not be read: somebody else writes into the channels or keys. The log says
     /// which, and what was wrong.
     pub unreadable: u64,
+    /// Packets with a [`secret`](crate::RedisCluster::secret)'s seal that came again, or to all of somebody who had not
+    /// greeted this instance yet, dropped: some when an instance joins or reconnects; else somebody repeats what was
+    /// published.
+    pub replayed: u64,
     /// How often a subscription was found deaf by a probe.
     pub deaf: u64,
     /// How often the directory turned out to have lost what this instance wrote.
@@ -33,6 +37,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) heartbeats: AtomicU64,
     pub(crate) unreadable: AtomicU64,
+    pub(crate) replayed: AtomicU64,
     pub(crate) deaf: AtomicU64,
     pub(crate) out_of_step: AtomicU64,
     pub(crate) sweeps: AtomicU64,
@@ -61,6 +66,7 @@ impl Counters {
             failed: self.failed.load(Relaxed),
             heartbeats: self.heartbeats.load(Relaxed),
             unreadable: self.unreadable.load(Relaxed),
+            replayed: self.replayed.load(Relaxed),
             deaf: self.deaf.load(Relaxed),
             out_of_step: self.out_of_step.load(Relaxed),
             sweeps: self.sweeps.load(Relaxed),

@@ -1,7 +1,13 @@
 //! With a secret, whoever can write to Redis can neither forge what instances carry to each other, nor repeat it.
-#![allow(clippy::unwrap_used, reason = "a test's set-up may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's set-up may fail"
+)]
 
 mod support;
+
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use gobroke_core::{
@@ -9,6 +15,8 @@ use gobroke_core::{
     testing::{TestClient, TestEndpoint},
 };
 use gobroke_redis::RedisCluster;
+use redis::aio::{MultiplexedConnection, PubSubStream};
+use tokio::time::timeout;
 
 use self::support::{Server, until};
 
@@ -51,40 +59,59 @@ async fn client_of(second: &Started, first: &Started) -> TestClient {
     client
 }
 
+/// Somebody who can read and write in Redis.
+struct Intruder {
+    listening: PubSubStream,
+    writing: MultiplexedConnection,
+}
+
+impl Intruder {
+    async fn start(server: &Server, channels: &str) -> Self {
+        let redis = redis::Client::open(server.url()).unwrap();
+        let mut listening = redis.get_async_pubsub().await.unwrap();
+        listening.psubscribe(channels).await.unwrap();
+        Self {
+            listening: listening.split().1,
+            writing: redis.get_multiplexed_async_connection().await.unwrap(),
+        }
+    }
+
+    /// The next packet that has this in it, and its channel.
+    async fn record(&mut self, part: &[u8]) -> (String, Vec<u8>) {
+        loop {
+            let message = timeout(Duration::from_secs(10), self.listening.next()).await;
+            let message = message.expect("nothing is published").unwrap();
+            let packet = message.get_payload_bytes();
+            if packet.windows(part.len()).any(|bytes| bytes == part) {
+                return (message.get_channel_name().to_owned(), packet.to_vec());
+            }
+        }
+    }
+
+    async fn publish(&mut self, channel: &str, packet: &[u8]) {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(packet);
+        let reached: i64 = publish.query_async(&mut self.writing).await.unwrap();
+        assert!(reached > 1, "an instance, and who listens in");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_forged_or_repeated_reaches_nobody() {
     let server = Server::start(&[]).await;
     let one = start(&server, "one", Some(SECRET)).await;
     let two = start(&server, "two", Some(SECRET)).await;
     let mut client = client_of(&two, &one).await;
-    // Somebody who listens in.
-    let spy = redis::Client::open(server.url()).unwrap();
-    let mut spy = spy.get_async_pubsub().await.unwrap();
-    spy.psubscribe("{gobroke}:to:two#*").await.unwrap();
+    let mut intruder = Intruder::start(&server, "{gobroke}:to:two#*").await;
     let id = client.id();
     let send = |text: &'static str| one.broke.send(Message::new(text).to_client(id));
     send("once").unwrap();
     assert_eq!(client.next_text().await.as_deref(), Some("once"));
-    let mut heard = spy.on_message();
-    let (channel, packet) = loop {
-        let message = heard.next().await.unwrap();
-        let packet = message.get_payload_bytes().to_vec();
-        if packet.windows(4).any(|bytes| bytes == b"once") {
-            break (message.get_channel_name().to_owned(), packet);
-        }
-    };
-    let publish = async |packet: &[u8]| {
-        let writer = redis::Client::open(server.url()).unwrap();
-        let mut writer = writer.get_multiplexed_async_connection().await.unwrap();
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&channel).arg(packet);
-        let reached: i64 = publish.query_async(&mut writer).await.unwrap();
-        assert_eq!(reached, 2, "the instance and the spy");
-    };
-    let doubled = two.broke.stats().cluster.unwrap().doubled;
-    publish(&packet).await;
+    let (channel, packet) = intruder.record(b"once").await;
+    let replayed = two.cluster.stats().replayed;
+    intruder.publish(&channel, &packet).await;
     until("the repeated message is dropped", async || {
-        two.broke.stats().cluster.unwrap().doubled > doubled
+        two.cluster.stats().replayed > replayed
     })
     .await;
     let mut changed = packet.clone();
@@ -93,11 +120,12 @@ async fn what_is_forged_or_repeated_reaches_nobody() {
         .position(|bytes| bytes == b"once")
         .unwrap();
     changed[at..at + 4].copy_from_slice(b"evil");
-    publish(&changed).await;
+    intruder.publish(&channel, &changed).await;
     // As an instance without a secret would write it.
     let mut open = vec![packet[0], 1];
-    open.extend_from_slice(&changed[34..]);
-    publish(&open).await;
+    let origin = usize::from(u16::from_be_bytes([packet[42], packet[43]]));
+    open.extend_from_slice(&changed[44 + origin..]);
+    intruder.publish(&channel, &open).await;
     until("both are refused and counted", async || {
         two.cluster.stats().unreadable == 2
     })
@@ -106,6 +134,81 @@ async fn what_is_forged_or_repeated_reaches_nobody() {
     assert_eq!(client.next_text().await.as_deref(), Some("twice"));
     one.broke.stop().await;
     two.broke.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_instances_say_to_each_other_is_heard_once() {
+    let server = Server::start(&[]).await;
+    let one = start(&server, "one", Some(SECRET)).await;
+    let mut intruder = Intruder::start(&server, "{gobroke}:[at]*").await;
+    let two = start(&server, "two", Some(SECRET)).await;
+    // The newcomer's question to all, marks in both directions, and a note: a group has members on the second one.
+    let mut recorded = Vec::new();
+    for _ in 0..3 {
+        recorded.push(intruder.record(b"#").await);
+    }
+    assert!(
+        recorded
+            .iter()
+            .any(|(channel, _)| channel.ends_with(":all"))
+    );
+    let client = two.endpoint.connect().await.unwrap();
+    assert!(two.broke.join(client.id(), "group"));
+    recorded.push(intruder.record(b"group").await);
+    until("both have settled", async || {
+        let kept = |started: &Started| started.broke.stats().cluster.unwrap().kept_bytes;
+        kept(&one) + kept(&two) == 0
+    })
+    .await;
+    let replayed = || [&one, &two].map(|started| started.cluster.stats().replayed);
+    for (channel, packet) in recorded {
+        let before = replayed();
+        intruder.publish(&channel, &packet).await;
+        // To all: whoever published it passes over it.
+        until("it is dropped and counted", async || {
+            replayed().iter().sum::<u64>() == before.iter().sum::<u64>() + 1
+        })
+        .await;
+    }
+    one.broke.stop().await;
+    two.broke.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_old_is_told_a_newcomer() {
+    let server = Server::start(&[]).await;
+    let one = start(&server, "one", Some(SECRET)).await;
+    let two = start(&server, "two", Some(SECRET)).await;
+    let mut intruder = Intruder::start(&server, "{gobroke}:all").await;
+    until("they know each other", async || {
+        !one.broke.instances().is_empty() && !two.broke.instances().is_empty()
+    })
+    .await;
+    let mut recorded = Vec::new();
+    for (sender, text) in [
+        (&one, "of one that is gone"),
+        (&two, "of one that is there"),
+    ] {
+        sender.broke.send(Message::new(text).to_all()).unwrap();
+        recorded.push(intruder.record(text.as_bytes()).await);
+    }
+    one.broke.stop().await;
+    let three = start(&server, "three", Some(SECRET)).await;
+    let mut client = client_of(&three, &two).await;
+    for (channel, packet) in recorded {
+        let replayed = three.cluster.stats().replayed;
+        intruder.publish(&channel, &packet).await;
+        until("it is dropped and counted", async || {
+            three.cluster.stats().replayed > replayed
+        })
+        .await;
+    }
+    let held = three.broke.stats().cluster.unwrap().held_bytes;
+    assert_eq!(held, 0, "nothing waits to be told later");
+    two.broke.send(Message::new("new").to_all()).unwrap();
+    assert_eq!(client.next_text().await.as_deref(), Some("new"));
+    two.broke.stop().await;
+    three.broke.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

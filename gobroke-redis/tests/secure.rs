@@ -1,4 +1,4 @@
-//! TLS with client certificates, and a user who may do what is needed and nothing else.
+//! TLS with client certificates and sealed packets, and a user who may do what is needed and nothing else.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, reason = "a test's set-up may fail")]
 
@@ -101,7 +101,7 @@ impl Secure {
 #[async_trait]
 impl Setup for Secure {
     async fn cluster(&self, _: &str) -> Arc<dyn Cluster> {
-        Arc::new(RedisCluster::from_client(self.client()))
+        Arc::new(RedisCluster::from_client(self.client()).secret("sixteen bytes or more"))
     }
 
     async fn kill(&self, _: &str) {

@@ -3,12 +3,14 @@
 mod packet;
 mod publisher;
 mod queue;
+mod replay;
 mod seal;
 mod subscriber;
 
 pub(crate) use self::{
     publisher::publish,
     queue::Queue,
+    replay::ReplayGuard,
     seal::Seal,
     subscriber::{Hearing, Subscribed, listen, probe},
 };

@@ -1,9 +1,10 @@
 //! A packet: what one PUBLISH carries. A version, a kind, and in a packet of frames each behind its length (u32, big
-//! endian). Where the instances share a secret, a code stands before the frames.
+//! endian). Where the instances share a secret, a code stands before them, then the packet's number (u64) and its
+//! origin behind its length (u16).
 
 use bytes::{Buf, Bytes};
 
-use super::seal::{CODE, Seal};
+use super::seal::{CODE, Seal, Sealing};
 
 const VERSION: u8 = 1;
 const FRAMES: u8 = 1;
@@ -11,6 +12,8 @@ const PROBE: u8 = 2;
 const SEALED: u8 = 3;
 /// What stands before the code or the frames.
 const HEAD: usize = 2;
+/// How long a number is.
+const NUMBER: usize = 8;
 /// What a frame takes beside its bytes.
 pub(super) const EACH: usize = 4;
 
@@ -18,7 +21,13 @@ pub(super) const EACH: usize = 4;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet {
     Frames(Frames),
-    /// Nothing but a sign that the subscription works.
+    /// Frames of whom it says, and the number that they have among all its packets.
+    Sealed {
+        origin: Bytes,
+        number: u64,
+        frames: Frames,
+    },
+    /// Nothing but a sign that the subscription works: it proves that by being there, whoever sent it.
     Probe,
 }
 
@@ -46,23 +55,27 @@ pub(super) enum PacketError {
 }
 
 /// Begins a packet of frames.
-pub(super) fn begin(capacity: usize, seal: Option<&Seal>) -> Vec<u8> {
-    let mut packet = Vec::with_capacity(HEAD + CODE + capacity);
-    match seal {
+pub(super) fn begin(capacity: usize, sealing: Option<&Sealing>) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(HEAD + capacity);
+    match sealing {
         None => packet.extend_from_slice(&[VERSION, FRAMES]),
-        Some(_) => {
+        Some(sealing) => {
             packet.extend_from_slice(&[VERSION, SEALED]);
-            packet.resize(HEAD + CODE, 0);
+            packet.resize(HEAD + CODE + NUMBER, 0);
+            // A name is far shorter than 64 KiB: it is part of a channel's.
+            packet.extend_from_slice(&(sealing.origin.len() as u16).to_be_bytes());
+            packet.extend_from_slice(sealing.origin.as_bytes());
         }
     }
     packet
 }
 
-/// Ends a packet, for this channel.
-pub(super) fn end(mut packet: Vec<u8>, channel: &str, seal: Option<&Seal>) -> Bytes {
-    if let Some(seal) = seal {
-        let (head, frames) = packet.split_at_mut(HEAD + CODE);
-        head[HEAD..].copy_from_slice(&seal.code(channel, frames));
+/// Ends a packet, for this channel. Packets have to be published in the order in which they are ended.
+pub(super) fn end(mut packet: Vec<u8>, channel: &str, sealing: Option<&Sealing>) -> Bytes {
+    if let Some(sealing) = sealing {
+        let (head, sealed) = packet.split_at_mut(HEAD + CODE);
+        sealed[..NUMBER].copy_from_slice(&sealing.draw().to_be_bytes());
+        head[HEAD..].copy_from_slice(&sealing.seal.code(channel, sealed));
     }
     packet.into()
 }
@@ -97,10 +110,19 @@ pub(super) fn read(
                 return Err(PacketError::Truncated);
             }
             let code = packet.split_to(CODE);
-            match seal.is_sound(channel, &packet, &code) {
-                true => Ok(Packet::Frames(Frames(packet))),
-                false => Err(PacketError::Forged),
+            if !seal.is_sound(channel, &packet, &code) {
+                return Err(PacketError::Forged);
             }
+            let number = packet.try_get_u64().map_err(|_| PacketError::Truncated)?;
+            let length = packet.try_get_u16().map_err(|_| PacketError::Truncated)?;
+            if packet.len() < usize::from(length) {
+                return Err(PacketError::Truncated);
+            }
+            Ok(Packet::Sealed {
+                origin: packet.split_to(length.into()),
+                number,
+                frames: Frames(packet),
+            })
         }
         (VERSION, PROBE) => Ok(Packet::Probe),
         (VERSION, kind) => Err(PacketError::Kind(kind)),
@@ -177,13 +199,25 @@ mod tests {
     #[test]
     fn a_sealed_packet_is_read_where_it_was_sent_to_by_those_who_know_the_secret() {
         let seal = Seal::new(b"sixteen bytes or more");
-        let mut packet = begin(64, Some(&seal));
-        add(&mut packet, b"one");
-        let packet = end(packet, "to:a", Some(&seal));
-        let Ok(Packet::Frames(mut frames)) = read(packet.clone(), "to:a", Some(&seal)) else {
-            panic!("it is a packet of frames");
+        let sealing = Sealing::new(seal.clone(), "b#1.0");
+        let packed = || {
+            let mut packet = begin(64, Some(&sealing));
+            add(&mut packet, b"one");
+            end(packet, "to:a", Some(&sealing))
         };
-        assert_eq!(frames.next(), Some(Ok(Bytes::from_static(b"one"))));
+        for expected in 1..4 {
+            let Ok(Packet::Sealed {
+                origin,
+                number,
+                mut frames,
+            }) = read(packed(), "to:a", Some(&seal))
+            else {
+                panic!("it is a sealed packet");
+            };
+            assert_eq!((&*origin, number), (&b"b#1.0"[..], expected));
+            assert_eq!(frames.next(), Some(Ok(Bytes::from_static(b"one"))));
+        }
+        let packet = packed();
         let elsewhere = read(packet.clone(), "to:b", Some(&seal));
         assert_eq!(elsewhere, Err(PacketError::Forged));
         let other = Seal::new(b"another sixteen bytes");

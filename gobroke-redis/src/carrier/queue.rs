@@ -10,10 +10,13 @@ use gobroke_core::cluster::{Full, InstanceId, To};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{packet, seal::Seal};
+use super::{
+    packet,
+    seal::{Seal, Sealing},
+};
 use crate::{
     config::PACKET,
-    keys::{Keys, Place},
+    keys::{Keys, Place, instance},
 };
 
 /// What a frame costs beside its bytes while it waits, about.
@@ -29,7 +32,7 @@ pub(crate) struct Queue {
     bound: usize,
     keys: Arc<Keys>,
     trunk: Place,
-    seal: Option<Seal>,
+    sealing: Option<Sealing>,
     /// Told when a frame was put in.
     pub(super) filled: Notify,
     /// Told when bytes were answered.
@@ -53,13 +56,19 @@ pub(super) struct Packed {
 }
 
 impl Queue {
-    pub(crate) fn new(keys: Arc<Keys>, trunk: Place, bound: usize, seal: Option<Seal>) -> Self {
+    /// What `origin` publishes, in packets with this seal.
+    pub(crate) fn new(
+        keys: Arc<Keys>,
+        origin: &InstanceId,
+        bound: usize,
+        seal: Option<Seal>,
+    ) -> Self {
         Self {
             waiting: Mutex::default(),
             bound,
+            trunk: keys.trunk(origin),
             keys,
-            trunk,
-            seal,
+            sealing: seal.map(|seal| Sealing::new(seal, instance(origin))),
             filled: Notify::new(),
             emptied: Notify::new(),
         }
@@ -122,7 +131,7 @@ impl Queue {
         // Copied without the lock, which whoever publishes needs.
         drop(waiting);
         let channel = |to: &To| self.keys.channel(self.trunk, to);
-        let packed = pack(frames, &channel, self.seal.as_ref());
+        let packed = pack(frames, &channel, self.sealing.as_ref());
         self.waiting
             .lock()
             .unanswered
@@ -149,7 +158,7 @@ impl Queue {
 fn pack(
     frames: Vec<(To, Bytes)>,
     channel: &dyn Fn(&To) -> String,
-    seal: Option<&Seal>,
+    sealing: Option<&Sealing>,
 ) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut open: Vec<(To, Vec<u8>, usize)> = Vec::new();
@@ -160,28 +169,28 @@ fn pack(
             .first()
             .is_some_and(|(first, _, _)| (*first == To::All) != to_all)
         {
-            close(&mut open, &mut places, channel, seal, &mut packed);
+            close(&mut open, &mut places, channel, sealing, &mut packed);
         }
         let mut place = match &to {
             To::All => (!open.is_empty()).then_some(0),
             To::Instance(id) => places.get(id).copied(),
         };
         if place.is_some_and(|place| open[place].1.len() + frame.len() > PACKET) {
-            close(&mut open, &mut places, channel, seal, &mut packed);
+            close(&mut open, &mut places, channel, sealing, &mut packed);
             place = None;
         }
         let place = place.unwrap_or_else(|| {
             if let To::Instance(id) = &to {
                 places.insert(id.clone(), open.len());
             }
-            open.push((to, packet::begin(frame.len() + packet::EACH, seal), 0));
+            open.push((to, packet::begin(frame.len() + packet::EACH, sealing), 0));
             open.len() - 1
         });
         let (_, payload, weight) = &mut open[place];
         packet::add(payload, &frame);
         *weight += frame.len() + EACH;
     }
-    close(&mut open, &mut places, channel, seal, &mut packed);
+    close(&mut open, &mut places, channel, sealing, &mut packed);
     packed
 }
 
@@ -189,14 +198,14 @@ fn close(
     open: &mut Vec<(To, Vec<u8>, usize)>,
     places: &mut HashMap<InstanceId, usize>,
     channel: &dyn Fn(&To) -> String,
-    seal: Option<&Seal>,
+    sealing: Option<&Sealing>,
     packed: &mut Vec<Packed>,
 ) {
     places.clear();
     packed.extend(open.drain(..).map(|(to, payload, weight)| {
         let channel = channel(&to);
         Packed {
-            payload: packet::end(payload, &channel, seal),
+            payload: packet::end(payload, &channel, sealing),
             channel: channel.into(),
             weight,
         }
@@ -214,7 +223,8 @@ mod tests {
     }
 
     fn queue(bound: usize) -> Queue {
-        Queue::new(Arc::new(Keys::new("test")), Place::Directory, bound, None)
+        let origin = InstanceId::new("origin", Incarnation::new(1, 0));
+        Queue::new(Arc::new(Keys::new("test")), &origin, bound, None)
     }
 
     #[test]

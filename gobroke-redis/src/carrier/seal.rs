@@ -1,6 +1,9 @@
 //! [`Seal`]: a code by which instances that share a secret know each other's packets.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -10,9 +13,9 @@ pub(super) const CODE: usize = 32;
 /// A shorter secret can be guessed: 128 bits.
 const SHORTEST: usize = 16;
 
-/// The code is over the channel, which names the namespace, the target and its incarnation, and over the frames, each
-/// of which names its origin, the origin's incarnation and its number. So a packet can be repeated where it was, and
-/// what it carries is dropped as doubled; it cannot be changed, or sent on to somebody else.
+/// The code is over the channel, which names the namespace, the target and its incarnation, and over the packet: its
+/// number, its origin and the origin's incarnation, and its frames. So a packet cannot be changed, or sent on to somebody
+/// else; and where it is repeated, its number says so ([`ReplayGuard`](super::ReplayGuard)).
 #[derive(Clone)]
 pub(crate) struct Seal {
     keyed: Hmac<Sha256>,
@@ -56,6 +59,30 @@ impl Seal {
     /// Compares in constant time.
     pub(super) fn is_sound(&self, channel: &str, frames: &[u8], code: &[u8]) -> bool {
         self.over(channel, frames).verify_slice(code).is_ok()
+    }
+}
+
+/// What an instance seals its packets with.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    pub(super) seal: Seal,
+    /// The instance, as it is written.
+    pub(super) origin: String,
+    drawn: AtomicU64,
+}
+
+impl Sealing {
+    pub(super) fn new(seal: Seal, origin: impl Into<String>) -> Self {
+        Self {
+            seal,
+            origin: origin.into(),
+            drawn: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of the next packet, from 1.
+    pub(super) fn draw(&self) -> u64 {
+        self.drawn.fetch_add(1, Relaxed) + 1
     }
 }
 

@@ -16,7 +16,12 @@ use tokio::{
 };
 
 use super::packet::{self, Packet};
-use crate::{config::QUIET, instance::Instance, keys::parse_instance};
+use crate::{
+    config::QUIET,
+    instance::Instance,
+    keys::{Keys, parse_instance},
+    stats::count,
+};
 
 /// How often it looks whether a subscription has gone quiet.
 const LOOK: Duration = Duration::from_secs(1);
@@ -151,6 +156,29 @@ fn frames(instance: &Instance, channel: &str, payload: &[u8]) {
     let seal = instance.config.seal.as_ref();
     let frames = match packet::read(Bytes::copy_from_slice(payload), channel, seal) {
         Ok(Packet::Frames(frames)) => frames,
+        Ok(Packet::Sealed {
+            origin,
+            number,
+            frames,
+        }) => {
+            let origin = std::str::from_utf8(&origin).unwrap_or_default();
+            if origin == instance.written {
+                // Its own, come back.
+                return;
+            }
+            let to_all = Keys::is_to_all(channel);
+            if !instance.replays.lock().admits(origin, number, to_all) {
+                count(&instance.counters.replayed);
+                tracing::debug!(
+                    channel,
+                    origin,
+                    number,
+                    "a packet came again, or before its time"
+                );
+                return;
+            }
+            frames
+        }
         Ok(Packet::Probe) => return,
         Err(error) => return instance.counters.unreadable(channel, payload.len(), &error),
     };
