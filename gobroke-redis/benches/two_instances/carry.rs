@@ -1,0 +1,162 @@
+//! Messages from one instance to the other, beside the way of the Go original.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use gobroke_core::{Broke, Message, testing::TestClient};
+use tokio::sync::Semaphore;
+
+use crate::{PAYLOAD, ROUNDS, Rounds, server::Server, two};
+
+/// Both in turn, so that neither has the better hour.
+pub(crate) async fn measure(server: &Server) {
+    let (one, two, mut client) = two(server).await;
+    let one = Arc::new(one.broke);
+    let (mut original, mut ours, mut times) =
+        (Rounds::default(), Rounds::default(), Rounds::default());
+    for _ in 0..ROUNDS {
+        let (theirs, rate);
+        theirs = one_by_one(server).await;
+        (client, rate) = as_fast_as_it_goes(&one, client).await;
+        original.add(theirs / 1e3);
+        ours.add(rate / 1e3);
+        times.add(rate / theirs);
+    }
+    println!(
+        "{PAYLOAD} bytes, {ROUNDS} rounds in turn; thousands of messages a second, median and spread"
+    );
+    println!(
+        "  JSON and an awaited PUBLISH for each: {}",
+        original.show(1)
+    );
+    println!("  from one instance to the other: {}", ours.show(0));
+    println!("  times as many: {}", times.show(1));
+    let (mut p50, mut p99) = (Rounds::default(), Rounds::default());
+    for _ in 0..ROUNDS {
+        let latencies;
+        (client, latencies) = at_20_000_a_second(&one, client).await;
+        let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] as f64 / 1e6;
+        p50.add(at(0.5));
+        p99.add(at(0.99));
+    }
+    println!(
+        "at 20,000/s, in ms: p50 {}, p99 {}",
+        p50.show(2),
+        p99.show(2)
+    );
+    one.stop().await;
+    two.broke.stop().await;
+}
+
+/// Nothing but ours, to be looked at with `perf`.
+pub(crate) async fn profile(server: &Server) {
+    let (one, _two, mut client) = two(server).await;
+    let one = Arc::new(one.broke);
+    for _ in 0..ROUNDS {
+        let rate;
+        (client, rate) = as_fast_as_it_goes(&one, client).await;
+        println!("{rate:.0} messages/s");
+    }
+}
+
+/// The way of the Go original, to compare with: each message is a JSON object, and its PUBLISH is awaited.
+async fn one_by_one(server: &Server) -> f64 {
+    const COUNT: u64 = 50_000;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut subscriber = client.get_async_pubsub().await.unwrap();
+    subscriber.subscribe("original").await.unwrap();
+    let mut publisher = client.get_multiplexed_async_connection().await.unwrap();
+    let begun = Instant::now();
+    tokio::spawn(async move {
+        let payload = "x".repeat(PAYLOAD);
+        for number in 0..COUNT {
+            let message = serde_json::json!({
+                "id": number.to_string(),
+                "fromClient": "one",
+                "toClient": ["two"],
+                "message": payload,
+                "metadata": {},
+            });
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg("original").arg(message.to_string());
+            let receivers: i64 = publish.query_async(&mut publisher).await.unwrap();
+            assert_eq!(receivers, 1);
+        }
+    });
+    let mut messages = subscriber.on_message();
+    for _ in 0..COUNT {
+        let message = messages.next().await.unwrap();
+        let message: serde_json::Value =
+            serde_json::from_slice(message.get_payload_bytes()).unwrap();
+        assert_eq!(message["message"].as_str().unwrap().len(), PAYLOAD);
+    }
+    COUNT as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// From a program on one instance to a client of the other.
+async fn as_fast_as_it_goes(one: &Arc<Broke>, mut client: TestClient) -> (TestClient, f64) {
+    const COUNT: u64 = 1_000_000;
+    // Bounded by what is under way, as a client's door would.
+    const UNDER_WAY: u64 = 10_000;
+    const AT_ONCE: u64 = 64;
+    let room = Arc::new(Semaphore::new(UNDER_WAY as usize));
+    let to = client.id();
+    let begun = Instant::now();
+    let sender = tokio::spawn({
+        let (one, room) = (one.clone(), room.clone());
+        async move {
+            let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+            for _ in 0..COUNT / AT_ONCE {
+                room.acquire_many(AT_ONCE as u32).await.unwrap().forget();
+                for _ in 0..AT_ONCE {
+                    one.send(Message::new(payload.clone()).to_client(to))
+                        .unwrap();
+                }
+            }
+        }
+    });
+    let reader = tokio::spawn(async move {
+        for number in 1..=COUNT {
+            client.next_text().await.unwrap();
+            if number % AT_ONCE == 0 {
+                room.add_permits(AT_ONCE as usize);
+            }
+        }
+        (client, begun.elapsed())
+    });
+    sender.await.unwrap();
+    let (client, took) = reader.await.unwrap();
+    (client, COUNT as f64 / took.as_secs_f64())
+}
+
+/// The times that messages took, in ns, in order.
+async fn at_20_000_a_second(one: &Broke, mut client: TestClient) -> (TestClient, Vec<u64>) {
+    let to = client.id();
+    let count: u64 = 100_000;
+    let begun = Instant::now();
+    let reader = tokio::spawn(async move {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let text = client.next_text().await.unwrap();
+            let at: u64 = text.trim_start().parse().unwrap();
+            times.push(begun.elapsed().as_nanos() as u64 - at);
+        }
+        times.sort_unstable();
+        (client, times)
+    });
+    let mut sent = 0;
+    while sent < count {
+        let due = (begun.elapsed().as_secs_f64() * 20_000.0) as u64;
+        while sent < due.min(count) {
+            let text = format!("{:>PAYLOAD$}", begun.elapsed().as_nanos());
+            one.send(Message::new(text).to_client(to)).unwrap();
+            sent += 1;
+        }
+        tokio::time::sleep(Duration::from_micros(50)).await;
+    }
+    reader.await.unwrap()
+}
