@@ -4,7 +4,8 @@
 //!
 //! - `dispatched`: 100 clients, each message to a dispatched module and back to its client,
 //! - `worker`: the same through a worker,
-//! - `broadcast`: one client's messages to 10,000, each wire given its bytes.
+//! - `broadcast`: one client's messages to 10,000, each wire given its bytes,
+//! - `look-up`: where a client of another instance is, among 32,768 that are remembered, in no order.
 
 use std::{
     io,
@@ -18,7 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use gobroke_core::{
-    Batch, Broke, ConnectRequest, Encoder, Gate, Logic, Message, Wire, testing::TestEndpoint,
+    Batch, Broke, ClientId, ConnectRequest, Encoder, Gate, Logic, Message, Wire,
+    cluster::{Incarnation, InstanceId},
+    testing::{Routes, TestEndpoint},
 };
 
 /// A message is allocated by one thread and freed by another, which is where the system's allocator (glibc 2.36) waits
@@ -220,7 +223,7 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let mut results: Vec<(&str, Vec<Figure>)> = ["dispatched", "worker", "broadcast"]
+    let mut results: Vec<(&str, Vec<Figure>)> = ["dispatched", "worker", "broadcast", "look-up"]
         .into_iter()
         .filter(|name| asked.is_empty() || asked.iter().any(|asked| asked == name))
         .map(|name| (name, Vec::new()))
@@ -233,7 +236,8 @@ fn main() {
                 match name {
                     "dispatched" => there_and_back(Logic::dispatched("logic", reply()), 1000).await,
                     "worker" => there_and_back(Logic::worker("logic", reply()), 1000).await,
-                    _ => broadcast(500).await,
+                    "broadcast" => broadcast(500).await,
+                    _ => look_up(),
                 }
             });
             let figure = runtime.block_on(run).expect("a round ends");
@@ -253,4 +257,18 @@ fn main() {
         let cpu = figures[ROUNDS / 2].cpu;
         println!("{name:<12} {median:>9.2} M/s {least:>9.2} M/s {most:>9.2} M/s {cpu:>9.1} ns");
     }
+}
+
+/// What a message to a client of another instance costs to find where that is, where it was found before.
+fn look_up() -> Figure {
+    const COUNT: usize = 4_000_000;
+    let clients: Vec<ClientId> = (0..32_768).map(|_| ClientId::new()).collect();
+    let mut routes = Routes::of(&clients, &InstanceId::new("two", Incarnation::new(1, 0)));
+    let (begun, before) = (Instant::now(), cpu());
+    for number in 0..COUNT {
+        // An odd step goes through all of them, far from one to the next.
+        let client = clients[number.wrapping_mul(10_007) % clients.len()];
+        assert!(routes.find(client).is_some());
+    }
+    Figure::of(COUNT as u64, begun.elapsed(), cpu() - before)
 }

@@ -6,6 +6,7 @@
 
 mod frames;
 mod pipe;
+mod routes;
 
 use std::{
     collections::VecDeque,
@@ -18,6 +19,8 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
 use self::frames::TestEncoder;
+#[doc(hidden)]
+pub use self::routes::Routes;
 pub use self::{
     frames::Received,
     pipe::{Pipe, Reader},

@@ -6,11 +6,11 @@
 //! Beside them, one task looks up, one writes what changed here into the directory, and one minds the time.
 
 mod arrivals;
-mod cache;
+pub(crate) mod cache;
 mod groups;
 mod local;
 mod lookups;
-mod outgoing;
+pub(crate) mod outgoing;
 mod pending;
 mod permit;
 mod record;

@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// How many clients of other instances are remembered.
-const CLIENTS: usize = 65_536;
+pub(crate) const CLIENTS: usize = 65_536;
+
 /// Whether this instance takes part in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
