@@ -111,6 +111,16 @@ impl Instance {
         self.commands.lock().clone().ok_or_else(away)
     }
 
+    /// Whether what was read, in this epoch, is what was written. Where it is not, the heartbeat that finds that out and
+    /// has everything written again goes at once.
+    pub(crate) fn is_whole(&self, epoch: Option<&str>) -> bool {
+        let whole = epoch == Some(&*self.standing.lock().epoch);
+        if !whole {
+            self.beat.notify_one();
+        }
+        whole
+    }
+
     /// A command failed: what that means, and whoever can mend it is told.
     pub(crate) fn failed(&self, what: &str, error: &RedisError) -> ClusterError {
         let error = meaning(what, error);

@@ -370,3 +370,27 @@ async fn a_list_that_somebody_lives_by_is_not_taken_away_by_who_has_seen_a_later
     one.0.stop().await;
     two.0.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_what_was_lost_has_it_written_again_at_once() {
+    let server = Server::start(&[]).await;
+    // No heartbeat finds it while the test waits.
+    let cluster = over(&server).lease(Duration::from_secs(600));
+    let one = start("one", cluster.clone()).await;
+    let two = start("two", cluster.clone()).await;
+    let client = two.1.connect().await.unwrap();
+    let counted = async || one.0.client_count().await == 1;
+    until("the client is known", counted).await;
+    // Those that the start calls for follow each other within 50 ms.
+    until("there are no more heartbeats", async || {
+        let before = cluster.stats().heartbeats;
+        sleep(Duration::from_millis(500)).await;
+        cluster.stats().heartbeats == before
+    })
+    .await;
+    server.cli(&["FLUSHALL"]).await;
+    until("it is known again", counted).await;
+    drop(client);
+    one.0.stop().await;
+    two.0.stop().await;
+}

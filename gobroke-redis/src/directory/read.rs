@@ -25,15 +25,17 @@ pub(super) async fn locate(
     clients: &[ClientId],
 ) -> Result<Vec<Option<InstanceId>>, ClusterError> {
     let mut commands = instance.commands()?;
-    let mut command = redis::cmd("HMGET");
-    command.arg(&instance.keys.places);
+    let mut pipe = redis::pipe();
+    let command = pipe.cmd("HMGET").arg(&instance.keys.places);
     for client in clients {
         command.arg(&client.as_uuid().as_bytes()[..]);
     }
-    let places: Vec<Option<String>> = command
+    pipe.cmd("HGET").arg(&instance.keys.state).arg("epoch");
+    let (places, epoch): (Vec<Option<String>>, Option<String>) = pipe
         .query_async(&mut commands)
         .await
         .map_err(|error| instance.failed("HMGET", &error))?;
+    let whole = instance.is_whole(epoch.as_deref());
     let (roster, now) = (instance.roster.lock(), Instant::now());
     let located: Vec<_> = places
         .into_iter()
@@ -42,7 +44,7 @@ pub(super) async fn locate(
             parse_instance(at).filter(|at| *at == instance.id || roster.believes(at, now))
         })
         .collect();
-    if located.iter().any(Option::is_none) && roster.is_awaiting(now) {
+    if located.iter().any(Option::is_none) && (!whole || roster.is_awaiting(now)) {
         return Err(ClusterError::Unreachable(
             "instances have not come back yet".to_owned(),
         ));
@@ -102,7 +104,7 @@ pub(super) async fn client(
     let Some(at) = at.filter(|at| !instance.roster.lock().has_left(at)) else {
         return Ok(None);
     };
-    let info = read(client, &at, found.clone());
+    let info = read(client, &at, found);
     info.map(Some)
         .inspect_err(|error| instance.counters.illegible(error))
 }
@@ -158,16 +160,21 @@ pub(super) async fn page(
     for id in &there {
         let at = keys::instance(id);
         loop {
-            let (next, found): (String, Vec<Bytes>) = redis::cmd("HSCAN")
+            let mut pipe = redis::pipe();
+            pipe.cmd("HSCAN")
                 .arg(instance.keys.clients_of(&at))
                 .arg(&within)
                 .arg("COUNT")
-                .arg(limit.min(MOST))
+                .arg(limit.min(MOST));
+            pipe.cmd("HGET").arg(&instance.keys.state).arg("epoch");
+            type Scanned = ((String, Vec<Bytes>), Option<String>);
+            let ((next, found), epoch): Scanned = pipe
                 .query_async(&mut commands)
                 .await
                 .map_err(|error| instance.failed("HSCAN", &error))?;
+            page.partial |= !instance.is_whole(epoch.as_deref());
             for pair in found.chunks_exact(2) {
-                let info = client_id(&pair[0]).and_then(|client| read(client, id, pair[1].clone()));
+                let info = client_id(&pair[0]).and_then(|client| read(client, id, &pair[1]));
                 let info = match info {
                     Ok(info) => info,
                     Err(error) => {
@@ -204,13 +211,17 @@ pub(super) async fn page(
 pub(super) async fn count(instance: &Instance) -> Result<usize, ClusterError> {
     let mut commands = instance.commands()?;
     let keys = &instance.keys;
-    let count = script::COUNT
+    let counted = script::COUNT
         .key(&keys.instances)
+        .key(&keys.state)
         .arg(&instance.written)
         .arg(&keys.clients)
         .invoke_async(&mut commands)
         .await;
-    count.map_err(|error| instance.failed("counting", &error))
+    let (count, epoch): (usize, String) =
+        counted.map_err(|error| instance.failed("counting", &error))?;
+    instance.is_whole(Some(&epoch));
+    Ok(count)
 }
 
 /// The client that a field of a hash stands for.
@@ -220,7 +231,7 @@ pub(super) fn client_id(field: &[u8]) -> Result<ClientId, ClusterError> {
         .map_err(|_| ClusterError::Refused(format!("{field:?} is no client in the directory")))
 }
 
-fn read(client: ClientId, at: &InstanceId, found: Bytes) -> Result<ClientInfo, ClusterError> {
+fn read(client: ClientId, at: &InstanceId, found: &[u8]) -> Result<ClientInfo, ClusterError> {
     let refused = || {
         ClusterError::Refused(format!(
             "the record of client {client} on {at} cannot be read"

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use gobroke_core::{ClientId, ClientInfo, Name};
 
 /// Lays a record.
@@ -41,7 +41,7 @@ fn put(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Reads a record; `None` for what is none.
-pub(super) fn read(id: ClientId, instance: &Name, mut record: Bytes) -> Option<ClientInfo> {
+pub(super) fn read(id: ClientId, instance: &Name, mut record: &[u8]) -> Option<ClientInfo> {
     let last_message = record.try_get_u64().ok()?;
     let connected_at = record.try_get_u64().ok()?;
     let endpoint = text(&mut record)?;
@@ -49,7 +49,7 @@ pub(super) fn read(id: ClientId, instance: &Name, mut record: Bytes) -> Option<C
     let metadata = take(&mut record)?;
     let metadata = match metadata.is_empty() {
         true => Arc::default(),
-        false => Arc::new(serde_json::from_slice(&metadata).ok()?),
+        false => Arc::new(serde_json::from_slice(metadata).ok()?),
     };
     let mut groups = Vec::new();
     while record.has_remaining() {
@@ -67,11 +67,11 @@ pub(super) fn read(id: ClientId, instance: &Name, mut record: Bytes) -> Option<C
     })
 }
 
-fn take(record: &mut Bytes) -> Option<Bytes> {
+fn take<'a>(record: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = record.try_get_u32().ok()? as usize;
-    (length <= record.len()).then(|| record.split_to(length))
+    record.split_off(..length)
 }
 
-fn text(record: &mut Bytes) -> Option<String> {
-    String::from_utf8(take(record)?.into()).ok()
+fn text<'a>(record: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(take(record)?).ok()
 }
