@@ -93,7 +93,11 @@ impl Reader {
                 return Poll::Pending;
             }
             let read = state.bytes.len();
-            buffer.extend(state.bytes.drain(..));
+            // As slices: byte by byte it was the largest part of a measurement.
+            let (first, second) = state.bytes.as_slices();
+            buffer.extend_from_slice(first);
+            buffer.extend_from_slice(second);
+            state.bytes.clear();
             if let Some(writer) = state.writer.take() {
                 writer.wake();
             }
