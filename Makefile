@@ -18,7 +18,7 @@ cluster: ## Start a Redis and three chats behind it, and say what to open
 bench: ## Measure whole servers side by side, and write target/bench/report.md; QUICK=1 for five minutes of it
 	@scripts/bench
 
-chaos: ## Let four instances go through random faults: SEED=.. MINUTES=10 SETUP=single|sentinel|cluster
+chaos: ## Let four instances go through faults: SETUP=single|sentinel|cluster FAULTS=random|each SEED=.. MINUTES=10
 	@scripts/chaos
 
 profile: ## Draw a flame graph of GoBroke under a load: SCENARIO="fan-out, 1000 receivers, 16 outstanding"

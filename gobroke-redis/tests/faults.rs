@@ -104,9 +104,9 @@ async fn nothing_is_lost_when_redis_restarts_with_data_from_before_anybody_joine
 async fn nothing_is_lost_when_redis_stands_still() {
     let server = Server::start(&[]).await;
     let load = three(&server).await;
-    server.signal("STOP");
+    server.freeze(true);
     sleep(Duration::from_secs(3)).await;
-    server.signal("CONT");
+    server.freeze(false);
     nothing_is_lost(load).await;
 }
 
@@ -178,9 +178,9 @@ async fn whatever_happens_what_does_not_arrive_is_counted() {
                 redis.cut(name, false);
             }
             4 => {
-                redis.server.signal("STOP");
+                redis.server.freeze(true);
                 sleep(pause).await;
-                redis.server.signal("CONT");
+                redis.server.freeze(false);
             }
             _ => {
                 redis.server.kill();

@@ -102,12 +102,12 @@ async fn two_never_run_it_at_a_time_and_one_does_again_after_each_fault() {
     assert_ne!(holder(), cut);
     redis.cut(&cut, false);
 
-    redis.server.signal("STOP");
+    redis.server.freeze(true);
     until("it stops by its own clock", async || {
         noted.running.load(SeqCst) == 0
     })
     .await;
-    redis.server.signal("CONT");
+    redis.server.freeze(false);
     runs(3).await;
 
     // Its data are lost, and no connection notices. Then an empty restart: who holds it goes on, and nobody else takes it before a whole lease has been answered.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::load::start;
+use super::{Proxy, load::start};
 
 const ROOM: &str = "room";
 /// How often it sends to another instance, and within its own.
@@ -51,8 +51,6 @@ pub(crate) struct Report {
     pub(crate) metadata: Vec<String>,
     pub(crate) instances: u64,
     pub(crate) ready: bool,
-    /// The 99th percentile of local messages since the last report, in µs.
-    pub(crate) local_p99: u64,
 }
 
 impl Report {
@@ -64,8 +62,12 @@ impl Report {
 /// An instance in a process of its own.
 pub(crate) struct Process {
     pub(crate) name: String,
-    /// Its client.
+    /// Its client, which sends and counts.
     pub(crate) client: String,
+    /// Its other client, which only it sends to.
+    pub(crate) near: String,
+    /// What it reaches the servers through.
+    pub(crate) proxies: Vec<Proxy>,
     child: Child,
     input: ChildStdin,
     lines: mpsc::Receiver<String>,
@@ -73,7 +75,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts one, by what `cluster` reads of the environment.
-    pub(crate) fn start(name: &str, environment: &[(&str, String)]) -> Self {
+    pub(crate) fn start(name: &str, environment: &[(&str, String)], proxies: Vec<Proxy>) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -102,11 +104,14 @@ impl Process {
         let mut process = Self {
             name: name.to_owned(),
             client: String::new(),
+            near: String::new(),
+            proxies,
             child,
             input,
             lines,
         };
         process.client = process.answer();
+        process.near = process.answer();
         process
     }
 
@@ -123,6 +128,22 @@ impl Process {
     pub(crate) fn report(&mut self) -> Report {
         let text = self.tell("report");
         parse(&serde_json::from_str(&text).unwrap())
+    }
+
+    /// How long local messages took since it was asked last, in µs.
+    pub(crate) fn times(&mut self) -> Vec<u64> {
+        serde_json::from_str(&self.tell("times")).unwrap()
+    }
+
+    /// Lets nothing through between it and the servers, or all.
+    pub(crate) fn cut(&self, cut: bool) {
+        self.proxies.iter().for_each(|proxy| proxy.cut(cut));
+    }
+
+    /// Has it read nothing, or go on. What the system would keep for it is more than a server does.
+    pub(crate) fn read_nothing(&self, nothing: bool) {
+        self.proxies.iter().for_each(|proxy| proxy.stall(nothing));
+        self.signal(if nothing { "STOP" } else { "CONT" });
     }
 
     /// Sends it a signal: `KILL`, `STOP`, `CONT`.
@@ -177,7 +198,6 @@ fn parse(report: &Value) -> Report {
         metadata: texts(&report["metadata"]),
         instances: number(&report["instances"]),
         ready: report["ready"].as_bool().unwrap(),
-        local_p99: number(&report["local_p99"]),
     }
 }
 
@@ -201,6 +221,7 @@ pub(crate) async fn run(cluster: RedisCluster) {
     broke.join(id, ROOM);
     broke.set_metadata(id, "of", name.as_str());
     say(&id.to_string());
+    say(&near.id().to_string());
     let sends = Arc::new(AtomicBool::new(false));
     let sent = Arc::<Mutex<Sent>>::default();
     let got = Arc::<Mutex<BTreeMap<String, Got>>>::default();
@@ -233,8 +254,12 @@ pub(crate) async fn run(cluster: RedisCluster) {
                 say("");
             }
             "report" => {
-                let report = report(&broke, &sent, &got, &times).await;
+                let report = report(&broke, &sent, &got).await;
                 say(&report.to_string());
+            }
+            "times" => {
+                let times = std::mem::take(&mut *times.lock());
+                say(&json!(times).to_string());
             }
             "quit" => break,
             other => panic!("{other} is no command"),
@@ -280,14 +305,14 @@ fn one(broke: &Broke, id: ClientId, more: &str, sent: &mut Sent) {
     broke.send(message).unwrap();
 }
 
-/// Sends large messages to all, as fast as it may.
+/// Sends large messages to the room, as fast as it may. Not to all: they would keep waiting who takes the time here.
 fn burst(broke: &Broke, id: ClientId, count: u64, sent: &mut Sent) {
     let more = "x".repeat(4096);
     for _ in 0..count {
         sent.number += 1;
-        let text = format!("{id} {} all {more}", sent.number);
-        if broke.send(Message::new(text).to_all()).is_ok() {
-            sent.all += 1;
+        let text = format!("{id} {} group {more}", sent.number);
+        if broke.send(Message::new(text).to_group(ROOM)).is_ok() {
+            sent.group += 1;
         }
     }
 }
@@ -328,18 +353,7 @@ async fn look_near(broke: Broke, mut near: TestClient, times: Arc<Mutex<Vec<u64>
     }
 }
 
-async fn report(
-    broke: &Broke,
-    sent: &Mutex<Sent>,
-    got: &Mutex<BTreeMap<String, Got>>,
-    times: &Mutex<Vec<u64>>,
-) -> Value {
-    let mut times = std::mem::take(&mut *times.lock());
-    times.sort_unstable();
-    let p99 = times
-        .get(times.len() * 99 / 100)
-        .copied()
-        .unwrap_or_default();
+async fn report(broke: &Broke, sent: &Mutex<Sent>, got: &Mutex<BTreeMap<String, Got>>) -> Value {
     let listed = broke.clients().await;
     let mut clients: Vec<String> = listed.iter().map(|info| info.id.to_string()).collect();
     let mut metadata: Vec<String> = listed
@@ -389,6 +403,6 @@ async fn report(
             "in_doubt": in_doubt, "unknown": unknown, "queue": queue_bytes,
         },
         "clients": clients, "members": members, "metadata": metadata,
-        "instances": broke.instances().len(), "ready": broke.is_ready(), "local_p99": p99,
+        "instances": broke.instances().len(), "ready": broke.is_ready(),
     })
 }

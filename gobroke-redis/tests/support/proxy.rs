@@ -47,16 +47,22 @@ pub(crate) fn namespace() -> String {
     format!("apart-{}", COUNT.fetch_add(1, Relaxed))
 }
 
+/// Where a server is named by the first port, instances read the second, a proxy's.
+pub(crate) type Ports = Arc<Mutex<Vec<(u16, u16)>>>;
+
 /// Where a proxy leads.
 pub(crate) enum Far {
     Socket(PathBuf),
-    /// To one that names others. Where it names a server by the first port, instances read the second, a proxy's.
-    Port(u16, Arc<Mutex<Vec<(u16, u16)>>>),
+    /// To a sentinel, which names servers.
+    Port(u16, Ports),
+    /// To a node of a Redis Cluster, which names others.
+    Node(PathBuf, Ports),
 }
 
 struct Shared {
     to: Far,
     cut: watch::Sender<bool>,
+    stalled: watch::Sender<bool>,
     /// The connections, each with whether it subscribes, and whether what comes back is swallowed.
     connections: Mutex<Vec<Arc<Connection>>>,
 }
@@ -74,6 +80,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             to,
             cut: watch::Sender::new(false),
+            stalled: watch::Sender::new(false),
             connections: Mutex::default(),
         });
         let task = tokio::spawn(serve(listener, shared.clone())).abort_handle();
@@ -87,6 +94,11 @@ impl Proxy {
     /// Cuts all connections and lets none through, or lets them through again.
     pub(crate) fn cut(&self, cut: bool) {
         self.shared.cut.send_replace(cut);
+    }
+
+    /// Lets nothing come back, as over a way that is full, or lets it come back again.
+    pub(crate) fn stall(&self, stalled: bool) {
+        self.shared.stalled.send_replace(stalled);
     }
 
     /// Swallows what comes back over the connections that subscribed.
@@ -129,6 +141,12 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
                 between(client, server, &ports, &shared).await;
             }
         }
+        Far::Node(path, ports) => {
+            if let Ok(server) = UnixStream::connect(path).await {
+                let ports = ports.lock().clone();
+                between(client, server, &ports, &shared).await;
+            }
+        }
     }
 }
 
@@ -138,7 +156,7 @@ async fn between(
     ports: &[(u16, u16)],
     shared: &Shared,
 ) {
-    let mut cut = shared.cut.subscribe();
+    let (mut cut, mut stalled) = (shared.cut.subscribe(), shared.stalled.subscribe());
     let connection = Arc::new(Connection::default());
     shared.connections.lock().push(connection.clone());
     let (mut from_client, mut to_client) = client.into_split();
@@ -157,8 +175,9 @@ async fn between(
     let back = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-            for (own, instead) in ports {
-                replace(&mut buffer[..count], *own, *instead);
+            replace(&mut buffer[..count], ports);
+            if stalled.wait_for(|stalled| !stalled).await.is_err() {
+                return;
             }
             if !connection.deaf.load(Relaxed)
                 && to_client.write_all(&buffer[..count]).await.is_err()
@@ -174,16 +193,22 @@ async fn between(
     }
 }
 
-/// Ports that the system chooses have five digits all, so the length stays the same.
-fn replace(text: &mut [u8], port: u16, instead: u16) {
-    // As a text, and as a number.
-    for before in ["\n", ":"] {
-        let (port, instead) = (format!("{before}{port}\r"), format!("{before}{instead}\r"));
-        assert_eq!(port.len(), instead.len());
-        for at in 0..text.len().saturating_sub(port.len() - 1) {
-            if text[at..].starts_with(port.as_bytes()) {
-                text[at..at + port.len()].copy_from_slice(instead.as_bytes());
-            }
+/// How long a port is as a text. Those that the system chooses have five digits all, so the length stays the same.
+const DIGITS: usize = 5;
+
+/// Replaces ports, as a text and as a number, each by the one that it is paired with.
+fn replace(text: &mut [u8], ports: &[(u16, u16)]) {
+    for end in DIGITS + 1..text.len() {
+        let (start, before) = (end - DIGITS, text[end - DIGITS - 1]);
+        if text[end] != b'\r' || !matches!(before, b'\n' | b':') {
+            continue;
+        }
+        let port = str::from_utf8(&text[start..end]).map(str::parse::<u16>);
+        let known = ports
+            .iter()
+            .find(|(own, _)| matches!(&port, Ok(Ok(port)) if port == own));
+        if let Some((_, instead)) = known {
+            text[start..end].copy_from_slice(instead.to_string().as_bytes());
         }
     }
 }

@@ -81,6 +81,11 @@ impl Sentinel {
         }
     }
 
+    async fn master(&self) -> Option<Value> {
+        let asked = self.ask(&["GET-MASTER-ADDR-BY-NAME", "watched"]);
+        asked.await.ok()
+    }
+
     async fn ask(&self, command: &[&str]) -> RedisResult<Value> {
         let client = Client::open(&*self.url)?;
         let mut connection = client.get_multiplexed_async_connection().await?;
@@ -97,11 +102,14 @@ impl Watched {
         let mut servers = Vec::new();
         for own in ports {
             let (own, master) = (own.to_string(), ports[0].to_string());
-            let mut arguments = vec!["--port", &own, "--repl-diskless-sync-delay", "0"];
+            let arguments = ["--port", &own, "--repl-diskless-sync-delay", "0"];
+            let server = Server::start(&arguments).await;
             if own != master {
-                arguments.extend(["--replicaof", "127.0.0.1", &master]);
+                // Not by its arguments: it may be the master when it is started again.
+                server.cli(&["REPLICAOF", "127.0.0.1", &master]).await;
+                server.cli(&["CONFIG", "REWRITE"]).await;
             }
-            servers.push(Server::start(&arguments).await);
+            servers.push(server);
         }
         let sentinels: Vec<_> = ports.iter().map(|_| Sentinel::start(ports[0])).collect();
         for sentinel in &sentinels {
@@ -133,10 +141,43 @@ impl Watched {
         RedisCluster::sentinel(self.urls(), "watched").lease(Duration::from_secs(10))
     }
 
+    /// Proxies before all of them, for one instance, and where it finds the sentinels then.
+    pub(crate) async fn proxies(&self) -> (Vec<Proxy>, Vec<String>) {
+        let (mut proxies, mut ports, mut urls) = (Vec::new(), Vec::new(), Vec::new());
+        for (server, port) in self.servers.iter().zip(self.ports) {
+            let proxy = Proxy::start(Far::Socket(server.socket())).await;
+            ports.push((port, proxy.addr().port()));
+            proxies.push(proxy);
+        }
+        let ports = Arc::new(Mutex::new(ports));
+        for sentinel in &self.sentinels {
+            let proxy = Proxy::start(Far::Port(sentinel.port, ports.clone())).await;
+            urls.push(format!("redis://{}", proxy.addr()));
+            proxies.push(proxy);
+        }
+        (proxies, urls)
+    }
+
+    /// Waits until all sentinels name the same master, and it takes itself for it.
+    pub(crate) async fn agree(&self) {
+        until("the sentinels agree on a master that is one", async || {
+            let master = self.master().await;
+            for sentinel in &self.sentinels[1..] {
+                if sentinel.master().await != master {
+                    return false;
+                }
+            }
+            let acting = &self.servers[self.acting().await];
+            let role = acting.cli(&["INFO", "replication"]).await;
+            let role: String = redis::from_redis_value(role).unwrap_or_default();
+            role.contains("role:master")
+        })
+        .await;
+    }
+
     /// Where the first sentinel says that the master is.
     pub(crate) async fn master(&self) -> Option<Value> {
-        let asked = self.sentinels[0].ask(&["GET-MASTER-ADDR-BY-NAME", "watched"]);
-        asked.await.ok()
+        self.sentinels[0].master().await
     }
 
     /// Which server the sentinels take for the master. A former one says for seconds that it is it, too.
@@ -152,11 +193,10 @@ impl Watched {
 
     /// Has the sentinels promote a replica, and waits until they say that they did.
     pub(crate) async fn fail_over(&self) {
-        let before = self.master().await;
+        let before = self.acting().await;
         let asked = Cell::new(None::<Instant>);
         until("there is another master", async || {
-            let now = self.master().await;
-            let done = now.is_some() && now != before;
+            let done = self.acting().await != before;
             // It is refused, or given up, while no replica can take over: whoever wants it asks again.
             if !done && asked.get().is_none_or(|asked| asked.elapsed() > AGAIN) {
                 asked.set(Some(Instant::now()));
@@ -167,10 +207,10 @@ impl Watched {
         .await;
     }
 
-    pub(crate) async fn another_than(&self, before: Option<Value>) {
+    /// Waits until the sentinels take another server for the master than this one.
+    pub(crate) async fn another_than(&self, before: usize) {
         until("there is another master", async || {
-            let now = self.master().await;
-            now.is_some() && now != before
+            self.acting().await != before
         })
         .await;
     }
@@ -196,18 +236,7 @@ impl Apart {
 #[async_trait]
 impl Setup for Apart {
     async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
-        let (mut proxies, mut ports, mut urls) = (Vec::new(), Vec::new(), Vec::new());
-        for (server, port) in self.watched.servers.iter().zip(self.watched.ports) {
-            let proxy = Proxy::start(Far::Socket(server.socket())).await;
-            ports.push((port, proxy.addr().port()));
-            proxies.push(proxy);
-        }
-        let ports = Arc::new(Mutex::new(ports));
-        for sentinel in &self.watched.sentinels {
-            let proxy = Proxy::start(Far::Port(sentinel.port, ports.clone())).await;
-            urls.push(format!("redis://{}", proxy.addr()));
-            proxies.push(proxy);
-        }
+        let (proxies, urls) = self.watched.proxies().await;
         self.proxies.belong_to(instance, proxies);
         let cluster = RedisCluster::sentinel(urls, "watched");
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))

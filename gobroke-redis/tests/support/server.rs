@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ pub(crate) struct Server {
     directory: TempDir,
     arguments: Vec<String>,
     process: Option<Child>,
+    frozen: AtomicBool,
 }
 
 impl Server {
@@ -24,7 +26,10 @@ impl Server {
                 .map(|&argument| argument.to_owned())
                 .collect(),
             process: None,
+            frozen: AtomicBool::new(false),
         };
+        // What it is told while it runs, and writes there, holds when it is started again: whose replica it is, too.
+        std::fs::write(server.configuration(), "").unwrap();
         server.run().await;
         server
     }
@@ -37,6 +42,10 @@ impl Server {
         self.path().join("redis.sock")
     }
 
+    fn configuration(&self) -> PathBuf {
+        self.path().join("redis.conf")
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -47,6 +56,7 @@ impl Server {
         let _ = std::fs::remove_file(self.socket());
         let log = std::fs::File::create(self.path().join("log")).unwrap();
         let process = Command::new("redis-server")
+            .arg(self.configuration())
             .args(["--port", "0", "--unixsocket"])
             .arg(self.socket())
             .args(["--save", "", "--appendonly", "no", "--dir"])
@@ -85,8 +95,28 @@ impl Server {
         answer.is_ok_and(|answer| answer == "PONG")
     }
 
+    /// Whether it answers: it was not killed, and is not stopped.
     pub(crate) fn runs(&self) -> bool {
-        self.process.is_some()
+        self.process.is_some() && !self.frozen.load(Relaxed)
+    }
+
+    /// Removes what it saved. It has to be killed first.
+    pub(crate) fn lose_data(&self) {
+        assert!(self.process.is_none(), "it runs");
+        std::fs::remove_file(self.path().join("dump.rdb")).ok();
+    }
+
+    /// Changes an option for good.
+    pub(crate) async fn configure(&self, option: &str, value: &str) {
+        self.cli(&["CONFIG", "SET", option, value]).await;
+        self.cli(&["CONFIG", "REWRITE"]).await;
+    }
+
+    /// How many subscribers it has cut off for reading too slowly, since it was started.
+    pub(crate) fn cut_off(&self) -> usize {
+        self.log()
+            .matches("overcoming of output buffer limits")
+            .count()
     }
 
     /// Ends it at once, as a crash would.
@@ -97,8 +127,10 @@ impl Server {
         }
     }
 
-    /// Sends it a signal: `STOP`, `CONT`.
-    pub(crate) fn signal(&self, signal: &str) {
+    /// Stops it as it is, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Relaxed);
+        let signal = if frozen { "STOP" } else { "CONT" };
         let id = self.process.as_ref().expect("it runs").id().to_string();
         let sent = Command::new("kill")
             .args(["-s", signal, &id])

@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters with a replica each, and proxies before all of them for each instance.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{cell::Cell, net::TcpListener, sync::Arc, time::Duration};
 
 use gobroke_core::{
     async_trait,
@@ -9,6 +9,7 @@ use gobroke_core::{
 use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::Value;
+use tokio::time::Instant;
 
 use super::{
     Far, Proxy, Server,
@@ -17,6 +18,8 @@ use super::{
 };
 
 const MASTERS: usize = 3;
+/// How long after it was asked for a failover that did not happen it is asked again.
+const AGAIN: Duration = Duration::from_secs(8);
 
 /// What a user needs over a Redis Cluster, for the namespace `gobroke`: also in `src/docs/operating.md`.
 pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* &{*}:gobroke:* -@all +ping +info +cluster|info \
@@ -134,15 +137,40 @@ impl Sharded {
             .map(|port| format!("redis://127.0.0.1:{port}"))
     }
 
+    /// Proxies before all of them, for one instance, and where it finds the nodes then.
+    pub(crate) async fn proxies(&self) -> (Vec<Proxy>, Vec<String>) {
+        let ports = Arc::new(Mutex::new(Vec::new()));
+        let (mut proxies, mut urls) = (Vec::new(), Vec::new());
+        for (server, port) in self.servers.iter().zip(&self.ports) {
+            let proxy = Proxy::start(Far::Node(server.socket(), ports.clone())).await;
+            ports.lock().push((*port, proxy.addr().port()));
+            urls.push(format!("redis://{}", proxy.addr()));
+            proxies.push(proxy);
+        }
+        (proxies, urls)
+    }
+
     /// What an instance joins by. One of the nodes is enough to find the others.
     pub(crate) fn cluster(&self) -> RedisCluster {
         RedisCluster::cluster(self.urls().take(2)).lease(Duration::from_secs(10))
     }
 
+    fn any(&self) -> &Server {
+        self.servers.iter().find(|server| server.runs()).unwrap()
+    }
+
+    /// Waits until a node takes part. One that was started again waits for two seconds before it does.
+    pub(crate) async fn serves(&self, node: usize) {
+        until("the node takes part", async || {
+            let info = self.servers[node].cli(&["CLUSTER", "INFO"]).await;
+            text(&info).contains("cluster_state:ok")
+        })
+        .await;
+    }
+
     /// Which of the servers is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
-        let asked = self.servers.iter().find(|server| server.runs()).unwrap();
-        let slots = asked.cli(&["CLUSTER", "SLOTS"]).await;
+        let slots = self.any().cli(&["CLUSTER", "SLOTS"]).await;
         let slots: Vec<(u16, u16, Vec<Value>)> = match slots {
             Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
             _ => Vec::new(),
@@ -156,7 +184,7 @@ impl Sharded {
     }
 
     pub(crate) async fn slot_of(&self, key: &str) -> u16 {
-        let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", key]).await;
+        let slot = self.any().cli(&["CLUSTER", "KEYSLOT", key]).await;
         redis::from_redis_value(slot).unwrap()
     }
 
@@ -164,9 +192,15 @@ impl Sharded {
     pub(crate) async fn fail_over(&self, slot: u16) {
         let before = self.master_of(slot).await;
         let replica = (before + MASTERS) % (2 * MASTERS);
-        self.servers[replica].cli(&["CLUSTER", "FAILOVER"]).await;
+        let asked = Cell::new(None::<Instant>);
         until("another master has it", async || {
-            self.master_of(slot).await == replica
+            let done = self.master_of(slot).await == replica;
+            // It is given up where the replica does not catch up in time: whoever wants it asks again.
+            if !done && asked.get().is_none_or(|asked| asked.elapsed() > AGAIN) {
+                asked.set(Some(Instant::now()));
+                self.servers[replica].cli(&["CLUSTER", "FAILOVER"]).await;
+            }
+            done
         })
         .await;
     }
@@ -273,17 +307,7 @@ impl Apart {
 #[async_trait]
 impl Setup for Apart {
     async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
-        let ports = Arc::new(Mutex::new(Vec::new()));
-        let mut proxies = Vec::new();
-        for port in &self.sharded.ports {
-            let proxy = Proxy::start(Far::Port(*port, ports.clone())).await;
-            ports.lock().push((*port, proxy.addr().port()));
-            proxies.push(proxy);
-        }
-        let urls: Vec<_> = proxies
-            .iter()
-            .map(|proxy| format!("redis://{}", proxy.addr()))
-            .collect();
+        let (proxies, urls) = self.sharded.proxies().await;
         self.proxies.belong_to(instance, proxies);
         let cluster = RedisCluster::cluster(urls).login("router", "secret");
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
