@@ -7,13 +7,14 @@ use gobroke_core::{
     cluster::{ClusterError, Inbox, InstanceId},
 };
 use parking_lot::Mutex;
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::RedisError;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     carrier::{Queue, ReplayGuard},
+    commands::Commands,
     config::Config,
-    error::{is_broken, meaning},
+    error::meaning,
     keys::{self, Keys, Place},
     roster::Roster,
     servers::Servers,
@@ -36,11 +37,9 @@ pub(crate) struct Instance {
     pub(crate) roster: Mutex<Roster>,
     pub(crate) standing: Mutex<Standing>,
     /// What commands go over, while there is a connection.
-    pub(crate) commands: Mutex<Option<MultiplexedConnection>>,
+    pub(crate) commands: Mutex<Option<Commands>>,
     /// A heartbeat is wanted at once.
     pub(crate) beat: Notify,
-    /// A connection turned out to be of no use.
-    pub(crate) broken: Notify,
 }
 
 /// What this instance knows to be written.
@@ -101,12 +100,11 @@ impl Instance {
             standing: Mutex::default(),
             commands: Mutex::default(),
             beat: Notify::new(),
-            broken: Notify::new(),
         }
     }
 
     /// What commands go over.
-    pub(crate) fn commands(&self) -> Result<MultiplexedConnection, ClusterError> {
+    pub(crate) fn commands(&self) -> Result<Commands, ClusterError> {
         let away = || ClusterError::Unreachable("there is no connection to Redis now".to_owned());
         self.commands.lock().clone().ok_or_else(away)
     }
@@ -124,9 +122,6 @@ impl Instance {
     /// A command failed: what that means, and whoever can mend it is told.
     pub(crate) fn failed(&self, what: &str, error: &RedisError) -> ClusterError {
         let error = meaning(what, error);
-        if is_broken(&error) {
-            self.broken.notify_one();
-        }
         if matches!(error, ClusterError::OutOfStep | ClusterError::Expelled) {
             self.beat.notify_one();
         }

@@ -42,6 +42,7 @@
 
 mod carrier;
 mod cluster;
+mod commands;
 mod config;
 mod directory;
 pub mod docs;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     carrier::{self, Subscribed},
+    commands::Commands,
     error::meaning,
     instance::Instance,
     lease::{self, Beaten, Ended},
@@ -151,7 +152,8 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
         listening.push(carrier::listen(subscribed, instance));
         probing.push(async move { carrier::probe(&heard, &connection, instance).await });
     }
-    *instance.commands.lock() = Some(commands.clone());
+    let (shared, used) = Commands::new(commands.clone());
+    *instance.commands.lock() = Some(shared);
     instance.standing.lock().since = Some(Instant::now());
     let away = |what: &str| Ended::Away(ClusterError::Unreachable(what.to_owned()));
     let ended = tokio::select! {
@@ -169,7 +171,7 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
             }
         },
         () = overtaken(instance, &layout) => away("another server has taken over"),
-        () = instance.broken.notified() => away("a command was not answered"),
+        () = used.broken() => away("a command was not answered"),
     };
     *instance.commands.lock() = None;
     instance.standing.lock().since = None;

@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use gobroke_core::cluster::conformance;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::support::{
     load::Load,
@@ -16,6 +16,8 @@ use self::support::{
 
 /// How long there is load before a failover and after it.
 const AROUND: Duration = Duration::from_millis(500);
+/// How long a failover may take, and until the instances have found the new master.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_every_cluster_promises_holds_behind_sentinels() {
@@ -39,4 +41,23 @@ async fn a_planned_failover_and_a_dead_master_are_made_up_for() {
     sleep(AROUND).await;
     load.agrees().await;
     load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_a_master_that_stands_still_is_answered_when_another_took_over() {
+    let watched = Watched::start().await;
+    let patient = || watched.cluster().response_timeout(Duration::from_secs(600));
+    let load = Load::start(vec![patient(), patient()]).await;
+    sleep(AROUND).await;
+    let acting = watched.acting().await;
+    watched.servers[acting].freeze(true);
+    let listed = timeout(PATIENCE, load.instances[0].clients()).await;
+    assert!(
+        listed.is_ok(),
+        "it still waits for the one that stands still"
+    );
+    watched.another_than(acting).await;
+    load.agrees().await;
+    let account = load.account().await;
+    assert!(account.owed > 500, "there was load: {account:?}");
 }

@@ -4,9 +4,8 @@ use gobroke_core::{
     Name,
     cluster::{Claim, ClusterError},
 };
-use redis::aio::MultiplexedConnection;
 
-use crate::{instance::Instance, keys::parse_instance, script};
+use crate::{commands::Commands, instance::Instance, keys::parse_instance, script};
 
 /// Renews a lease that is held with this token, or takes it: where it was given back, or has not been renewed for as long
 /// as a lease by this instance's own clock. It is taken only over connections, and from data, that have answered
@@ -49,10 +48,7 @@ pub(super) async fn claim(
 }
 
 /// Waits until as many replicas have it as are asked for.
-async fn confirmed(
-    instance: &Instance,
-    commands: &mut MultiplexedConnection,
-) -> Result<(), ClusterError> {
+async fn confirmed(instance: &Instance, commands: &mut Commands) -> Result<(), ClusterError> {
     let config = &instance.config;
     if config.replicas == 0 {
         return Ok(());
