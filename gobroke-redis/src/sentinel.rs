@@ -85,18 +85,23 @@ impl Sentinels {
         let mut connection = sentinel
             .get_multiplexed_async_connection_with_config(config)
             .await?;
-        let said: HashMap<String, String> = redis::cmd("SENTINEL")
-            .arg("MASTER")
-            .arg(&self.master)
-            .query_async(&mut connection)
-            .await?;
-        let number = |name: &str| said.get(name).and_then(|value| value.parse::<u64>().ok());
-        Ok(said.get("ip").and_then(|host| {
-            Some(Said {
-                epoch: number("config-epoch").unwrap_or_default(),
-                host: host.clone(),
-                port: number("port")?.try_into().ok()?,
-            })
+        let mut questions = redis::pipe();
+        questions.cmd("SENTINEL").arg("MASTER").arg(&self.master);
+        // From the promotion until all replicas follow, the first answer has the new epoch, and the former master's
+        // address still. Asked in this order, no address seems newer than it is.
+        questions
+            .cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&self.master);
+        let answers = questions.query_async(&mut connection).await?;
+        let (said, address): (HashMap<String, String>, Option<(String, u16)>) = answers;
+        let epoch = said
+            .get("config-epoch")
+            .and_then(|epoch| epoch.parse().ok());
+        Ok(address.map(|(host, port)| Said {
+            epoch: epoch.unwrap_or_default(),
+            host,
+            port,
         }))
     }
 }
@@ -116,5 +121,60 @@ pub(crate) async fn confirm(connection: &mut MultiplexedConnection) -> Result<()
         role => Err(ClusterError::Unreachable(format!(
             "it is no master, but {role:?}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a sentinel answers between a promotion and the end of a failover: the new epoch, and both addresses.
+    fn answer(command: &str) -> &'static str {
+        if command.contains("GET-MASTER-ADDR-BY-NAME") {
+            "*2\r\n$8\r\n10.0.0.2\r\n$4\r\n6379\r\n"
+        } else if command.contains("MASTER") {
+            "*6\r\n$2\r\nip\r\n$8\r\n10.0.0.1\r\n$4\r\nport\r\n$4\r\n6379\r\n\
+             $12\r\nconfig-epoch\r\n$1\r\n7\r\n"
+        } else {
+            "+OK\r\n"
+        }
+    }
+
+    async fn fake_sentinel() -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 4096];
+            while let Ok(count @ 1..) = connection.read(&mut buffer).await {
+                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                for command in text.split('*').skip(1) {
+                    let answer = answer(command).as_bytes();
+                    connection.write_all(answer).await.unwrap();
+                }
+            }
+        });
+        Client::open(url).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_failover_under_way_does_not_give_the_former_master_the_new_epoch() {
+        let sentinels = Sentinels {
+            clients: vec![fake_sentinel().await],
+            master: "watched".to_owned(),
+            login: RedisConnectionInfo::default(),
+        };
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        let (master, epoch) = sentinels.master(&config).await.unwrap();
+        let address = master.get_connection_info().addr().to_string();
+        assert_eq!((address.as_str(), epoch), ("10.0.0.2:6379", 7));
     }
 }
