@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use self::support::{
     load::Load,
-    sentinel::{Apart, Watched},
+    sentinel::{ACL, ASKING, Apart, MORE, Watched},
 };
 
 /// How long there is load before a failover and after it.
@@ -20,9 +20,21 @@ const AROUND: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_every_cluster_promises_holds_behind_sentinels() {
+async fn what_every_cluster_promises_holds_behind_sentinels_for_users_who_may_do_only_what_is_needed()
+ {
     let watched = Arc::new(Watched::start().await);
     conformance::run(async || Apart::new(&watched)).await;
+    assert_eq!(watched.denied().await, Vec::new());
+}
+
+#[test]
+fn the_rights_of_the_page_on_operating_are_those_that_were_tried() {
+    let page = include_str!("../src/docs/operating.md");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(page).contains(&words(ACL)));
+    let asking = ASKING.trim_start_matches("-@all ");
+    let more = format!("Behind Sentinels also `{MORE}`; on the Sentinels themselves `{asking}`.");
+    assert!(words(page).contains(&more));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,14 @@ use super::{
     until,
 };
 
+/// What a user needs, for the namespace `gobroke`: also in `src/docs/operating.md`.
+pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
+    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange \
+    +zrangebyscore +sadd +srem +spop +smembers";
+/// And beside that, as behind Sentinels the master is asked whether it is one.
+pub(crate) const MORE: &str = "+role";
+/// What a user of the sentinels themselves needs.
+pub(crate) const ASKING: &str = "-@all +sentinel|master +sentinel|get-master-addr-by-name";
 /// How long after it asked for a failover that did not happen somebody asks again.
 const AGAIN: Duration = Duration::from_secs(8);
 
@@ -87,10 +95,14 @@ impl Sentinel {
     }
 
     async fn ask(&self, command: &[&str]) -> RedisResult<Value> {
+        self.command("SENTINEL", command).await
+    }
+
+    async fn command(&self, name: &str, arguments: &[&str]) -> RedisResult<Value> {
         let client = Client::open(&*self.url)?;
         let mut connection = client.get_multiplexed_async_connection().await?;
-        redis::cmd("SENTINEL")
-            .arg(command)
+        redis::cmd(name)
+            .arg(arguments)
             .query_async(&mut connection)
             .await
     }
@@ -107,12 +119,24 @@ impl Watched {
             if own != master {
                 // Not by its arguments: it may be the master when it is started again.
                 server.cli(&["REPLICAOF", "127.0.0.1", &master]).await;
-                server.cli(&["CONFIG", "REWRITE"]).await;
             }
+            // The same for namespaces of tests.
+            let acl = ACL.replace("{gobroke}", "{apart-*}");
+            let mut user = vec!["ACL", "SETUSER", "router", "on", ">secret"];
+            user.extend(acl.split_whitespace());
+            user.push(MORE);
+            server.cli(&user).await;
+            server.cli(&["CONFIG", "REWRITE"]).await;
             servers.push(server);
         }
         let sentinels: Vec<_> = ports.iter().map(|_| Sentinel::start(ports[0])).collect();
         for sentinel in &sentinels {
+            let mut user = vec!["SETUSER", "asking", "on", ">secret"];
+            user.extend(ASKING.split_whitespace());
+            until("the sentinel has a user", async || {
+                sentinel.command("ACL", &user).await.is_ok()
+            })
+            .await;
             until(
                 "the sentinels know each other and the replicas",
                 async || {
@@ -156,6 +180,20 @@ impl Watched {
             proxies.push(proxy);
         }
         (proxies, urls)
+    }
+
+    /// What servers and sentinels have denied to anybody.
+    pub(crate) async fn denied(&self) -> Vec<Value> {
+        let mut denied = Vec::new();
+        for server in &self.servers {
+            denied.push(server.cli(&["ACL", "LOG"]).await);
+        }
+        for sentinel in &self.sentinels {
+            denied.push(sentinel.command("ACL", &["LOG"]).await.unwrap());
+        }
+        let nothing = Value::Array(Vec::new());
+        denied.retain(|denied| *denied != nothing);
+        denied
     }
 
     /// Waits until all sentinels name the same master, and it takes itself for it.
@@ -238,7 +276,9 @@ impl Setup for Apart {
     async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
         let (proxies, urls) = self.watched.proxies().await;
         self.proxies.belong_to(instance, proxies);
-        let cluster = RedisCluster::sentinel(urls, "watched");
+        let asking = |url: String| url.replace("redis://", "redis://asking:secret@");
+        let cluster = RedisCluster::sentinel(urls.into_iter().map(asking), "watched");
+        let cluster = cluster.login("router", "secret");
         Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
     }
 
