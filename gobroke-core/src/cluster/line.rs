@@ -3,7 +3,8 @@
 //! An origin numbers what it sends from 1, on one line to each target and on one more to all, and keeps it for a
 //! while. A receiver takes a line's frames in the order of their numbers, drops those that it has seen, and at a gap
 //! holds back everything of that origin, asks for what is missing, and goes on when it came; or when it has not come
-//! for a second, or is no longer held, and then counts exactly that as lost.
+//! for a second, or is no longer held, and then counts exactly that as lost. While nothing at all is heard of the origin
+//! that second does not run: what cannot be heard cannot have answered, and comes back or leaves.
 //!
 //! The two lines are one order: a frame to one target names the number at which the all-line stood, and a frame to
 //! all names the numbers at which the lines stood that moved since the frame to all before it. Whatever overtakes
@@ -44,7 +45,7 @@ pub(crate) struct Bounds {
     pub(crate) keep: Duration,
     /// How many bytes of one origin a receiver holds back behind a gap. Default: 8 MiB.
     pub(crate) held: usize,
-    /// How long a gap may make no progress until it is given up. Default: 1 s.
+    /// How long a gap may make no progress until it is given up, while its origin is heard. Default: 1 s.
     pub(crate) give_up: Duration,
     /// How often a receiver asks for what is missing. Default: 100 ms.
     pub(crate) ask_again: Duration,
@@ -69,6 +70,14 @@ impl Default for Bounds {
             acknowledge_after: Duration::from_millis(400),
             unknown: Duration::from_secs(60),
         }
+    }
+}
+
+impl Bounds {
+    /// How long nothing is heard at the most of an origin that can be heard, as long as not all that it sent is
+    /// acknowledged: then it sends marks.
+    fn quiet(&self) -> Duration {
+        self.mark_after + self.ask_again
     }
 }
 
@@ -216,7 +225,7 @@ impl Lines {
             self.counts.stale += 1;
             return Ok(());
         }
-        let Some(origin) = self.receiving.origin(&frame, now) else {
+        let Some(origin) = self.receiving.origin(&frame, &self.bounds, now) else {
             self.counts.stale += 1;
             return Ok(());
         };

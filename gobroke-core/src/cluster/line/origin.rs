@@ -394,7 +394,17 @@ impl Origin {
         gap.asked = Some((again.unwrap_or(now), asked.0, asked.1));
     }
 
-    /// Gives up what has been missing for too long.
+    /// It is heard. What it was asked before a long silence, it may not have been able to answer: the time that an answer
+    /// may take begins anew.
+    pub(super) fn hear(&mut self, now: Instant, bounds: &Bounds) {
+        let silent = now.saturating_duration_since(self.heard);
+        if silent >= bounds.give_up.max(bounds.quiet()) {
+            self.restart(now);
+        }
+        self.heard = now;
+    }
+
+    /// Gives up what has been missing for too long, where its origin could have sent it again.
     pub(super) fn give_up_old(
         &mut self,
         now: Instant,
@@ -403,7 +413,9 @@ impl Origin {
         out: &mut Out,
     ) {
         let Some(gap) = &self.gap else { return };
-        if now.saturating_duration_since(gap.since) < bounds.give_up {
+        let waited = now.saturating_duration_since(gap.since);
+        let silent = now.saturating_duration_since(self.heard);
+        if waited < bounds.give_up || silent >= bounds.quiet() {
             return;
         }
         let (pair, all) = (gap.pair, gap.all);

@@ -28,7 +28,12 @@ pub(super) struct Receiving {
 
 impl Receiving {
     /// The origin of a frame; `None` where it left, or where too many are there that nobody knows.
-    pub(super) fn origin(&mut self, frame: &Frame<'_>, now: Instant) -> Option<&mut Origin> {
+    pub(super) fn origin(
+        &mut self,
+        frame: &Frame<'_>,
+        bounds: &Bounds,
+        now: Instant,
+    ) -> Option<&mut Origin> {
         let key = fingerprint(frame.origin, frame.incarnation);
         if self.left.contains(&key) {
             return None;
@@ -47,7 +52,7 @@ impl Receiving {
             *origin.id.name == *frame.origin && origin.id.incarnation == frame.incarnation
         };
         let origin = self.origins.get_mut(&key).filter(known)?;
-        origin.heard = now;
+        origin.hear(now, bounds);
         Some(origin)
     }
 

@@ -320,10 +320,35 @@ fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
         world.now,
     );
     world.under_way.insert((world.now, 0), (1, frame));
-    world.pass(900);
+    world.pass(600);
+    // It says something, which is no answer.
+    let origin = Writer {
+        id: id(0),
+        version: VERSION,
+    };
+    let mark = envelope::mark(&origin, id(1).fingerprint(), &Mark::default());
+    world.under_way.insert((world.now, 0), (1, mark));
+    world.pass(300);
     assert_eq!(world.counts().received, 0);
     world.pass(300);
     assert_eq!((world.counts().received, world.counts().lost), (1, 1));
+}
+
+#[test]
+fn nothing_is_given_up_of_an_origin_that_cannot_be_heard() {
+    let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
+    world.meet();
+    world.pass(10);
+    world.faults.lose = 1000;
+    world.send(0, &To::Instance(id(1)));
+    world.faults.lose = 0;
+    world.send(0, &To::Instance(id(1)));
+    world.nodes[0].up = false;
+    world.pass(20_000);
+    assert_eq!((world.counts().received, world.counts().lost), (0, 0));
+    world.nodes[0].up = true;
+    world.pass(1_000);
+    assert_eq!((world.counts().received, world.counts().lost), (2, 0));
 }
 
 #[test]
