@@ -55,6 +55,9 @@ pub(crate) struct Lane {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     phase: Phase,
+    /// Somebody who is done has left entries to the one who passes. What else is queued is of turns under way: each
+    /// passes it at its end, all of it as one write.
+    left: bool,
     /// The router has stopped: nothing more is queued.
     closed: bool,
 }
@@ -180,22 +183,33 @@ impl Lane {
     /// Takes the right to pass from an idle or resting lane that has something queued; gives the phase it was in.
     fn claim(&self) -> Option<Phase> {
         let mut queue = self.queue.lock();
+        if queue.entries.is_empty() {
+            return None;
+        }
         let phase = queue.phase;
-        if matches!(phase, Phase::Passing | Phase::Handed) || queue.entries.is_empty() {
+        queue.left = phase != Phase::Idle;
+        if matches!(phase, Phase::Passing | Phase::Handed) {
             return None;
         }
         queue.phase = Phase::Passing;
         Some(phase)
     }
 
-    /// Gives the lane back if nothing is queued.
+    /// Gives the lane back if nobody has left anything to the one who passes.
     fn release_if_done(&self) -> bool {
         let mut queue = self.queue.lock();
-        let done = queue.entries.is_empty();
+        let done = !queue.left;
         if done {
             queue.phase = Phase::Idle;
         }
         done
+    }
+
+    /// Takes all that is queued.
+    fn take(&self, taken: &mut VecDeque<Entry>) {
+        let mut queue = self.queue.lock();
+        queue.left = false;
+        std::mem::swap(taken, &mut queue.entries);
     }
 
     /// Passes what is queued; says whether that is done, or the time was over, and keeps the time. Only with the right
@@ -212,7 +226,7 @@ impl Lane {
         loop {
             if !pass.is_active() {
                 if taken.is_empty() {
-                    std::mem::swap(taken, &mut self.queue.lock().entries);
+                    self.take(taken);
                 }
                 if taken.is_empty() {
                     return true;
@@ -345,9 +359,11 @@ impl Lane {
         self.room.release(entries.len(), weight);
     }
 
-    /// Takes the right to pass: what was handed over, or what an idle lane has queued.
+    /// Takes the right to pass: what was handed over, or what an idle lane has queued. Who woke the task has left
+    /// entries, to it or to the one who passes.
     fn take_over(&self) -> bool {
         let mut queue = self.queue.lock();
+        queue.left = true;
         let take = match queue.phase {
             Phase::Handed => true,
             Phase::Idle => !queue.entries.is_empty(),
