@@ -4,9 +4,6 @@ use gobroke_bench::{ACK, ANY, Mode, ready, room};
 use gobroke_core::{Admission, Broke, ClientId, Logic, LogicContext, LogicResult, Message, Target};
 use gobroke_endpoints::{RawCodec, TcpEndpoint, WebSocketEndpoint};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mode = Mode::from_args();

@@ -18,9 +18,6 @@ use crate::{
     member::Member,
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Each,
