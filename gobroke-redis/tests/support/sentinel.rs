@@ -218,15 +218,21 @@ impl Watched {
         self.sentinels[0].master().await
     }
 
-    /// Which server the sentinels take for the master. A former one says for seconds that it is it, too.
+    /// Which server the sentinels take for the master. A former one says for seconds that it is it, too. A sentinel may
+    /// not answer in time while it changes masters, and is asked again.
     pub(crate) async fn acting(&self) -> usize {
-        let master = self.master().await;
-        let named = |port: &u16| {
-            let port = port.to_string().into_bytes();
-            matches!(&master, Some(Value::Array(at)) if at.last() == Some(&Value::BulkString(port)))
-        };
-        let acting = self.ports.iter().position(named);
-        acting.expect("the sentinels name one of the servers")
+        let found = Cell::new(None);
+        until("the first sentinel names one of the servers", async || {
+            let master = self.master().await;
+            let named = |port: &u16| {
+                let port = port.to_string().into_bytes();
+                matches!(&master, Some(Value::Array(at)) if at.last() == Some(&Value::BulkString(port)))
+            };
+            found.set(self.ports.iter().position(named));
+            found.get().is_some()
+        })
+        .await;
+        found.get().unwrap()
     }
 
     /// Has the sentinels promote a replica, and waits until they say that they did.
