@@ -16,7 +16,7 @@ use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::{Client, RedisResult, Value};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Far, Proxy, Server,
@@ -218,21 +218,21 @@ impl Watched {
         self.sentinels[0].master().await
     }
 
-    /// Which server the sentinels take for the master. A former one says for seconds that it is it, too. A sentinel may
-    /// not answer in time while it changes masters, and is asked again.
+    /// Which server the sentinels take for the master. A former one says for seconds that it is it, too.
     pub(crate) async fn acting(&self) -> usize {
-        let found = Cell::new(None);
-        until("the first sentinel names one of the servers", async || {
+        // A sentinel that is changing masters may not answer in time, and is asked again.
+        for _ in 0..50 {
             let master = self.master().await;
             let named = |port: &u16| {
                 let port = port.to_string().into_bytes();
                 matches!(&master, Some(Value::Array(at)) if at.last() == Some(&Value::BulkString(port)))
             };
-            found.set(self.ports.iter().position(named));
-            found.get().is_some()
-        })
-        .await;
-        found.get().unwrap()
+            if let Some(acting) = self.ports.iter().position(named) {
+                return acting;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the sentinels name none of the servers");
     }
 
     /// Has the sentinels promote a replica, and waits until they say that they did.
