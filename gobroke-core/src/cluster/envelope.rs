@@ -121,6 +121,8 @@ pub(crate) enum After {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// The target is asked to answer with a mark of its own, at once.
+    pub(crate) question: bool,
+    /// It answers one, or a question for what is missing: what is sent again for that comes before it.
     pub(crate) answer: bool,
     pub(crate) pair: Position,
     pub(crate) all: Position,
@@ -147,9 +149,11 @@ const HELLO: u8 = 6;
 /// In a numbered frame's kind: its content is cargo.
 const CARGO: u8 = 0x80;
 /// In a mark's flags: answer at once.
-const ANSWER: u8 = 1;
+const QUESTION: u8 = 1;
 /// In a mark's flags: there is a base.
 const BASED: u8 = 2;
+/// In a mark's flags: it is an answer.
+const ANSWER: u8 = 4;
 
 /// Lays a numbered frame; `content` appends what it carries.
 pub(crate) fn numbered(
@@ -188,7 +192,13 @@ pub(crate) fn numbered(
 pub(crate) fn mark(writer: &Writer, target: u64, mark: &Mark) -> Bytes {
     let mut out = Vec::with_capacity(64);
     head(&mut out, MARK, writer, Some(target));
-    out.push(if mark.answer { ANSWER } else { 0 } | if mark.base.is_some() { BASED } else { 0 });
+    let flags = [
+        (mark.question, QUESTION),
+        (mark.base.is_some(), BASED),
+        (mark.answer, ANSWER),
+    ];
+    let set = flags.iter().filter(|(is_set, _)| *is_set);
+    out.push(set.map(|(_, flag)| flag).sum());
     let base = mark.base.map(|base| base.all);
     for position in [mark.pair, mark.all, mark.seen_pair, mark.seen_all]
         .into_iter()
@@ -316,7 +326,7 @@ impl<'a> Frame<'a> {
 
     fn mark(reader: &mut Reader<'a>) -> Result<Mark, DecodeError> {
         let flags = reader.byte("flags")?;
-        if flags & !(ANSWER | BASED) != 0 {
+        if flags & !(QUESTION | BASED | ANSWER) != 0 {
             return reader.fail("flags", Problem::Unknown(flags.into()));
         }
         let mut position = || {
@@ -326,6 +336,7 @@ impl<'a> Frame<'a> {
             })
         };
         Ok(Mark {
+            question: flags & QUESTION != 0,
             answer: flags & ANSWER != 0,
             pair: position()?,
             all: position()?,

@@ -3,8 +3,9 @@
 //! An origin numbers what it sends from 1, on one line to each target and on one more to all, and keeps it for a
 //! while. A receiver takes a line's frames in the order of their numbers, drops those that it has seen, and at a gap
 //! holds back everything of that origin, asks for what is missing, and goes on when it came; or when it has not come
-//! for a second, or is no longer held, and then counts exactly that as lost. While nothing at all is heard of the origin
-//! that second does not run: what cannot be heard cannot have answered, and comes back or leaves.
+//! for a second, or is no longer held, and then counts exactly that as lost. That second ends with an answer: an origin
+//! answers every question after what it sends again, so who does not answer has not heard it, or is not heard, and still
+//! holds what is missing. It hears again, leaves, or no longer holds it.
 //!
 //! The two lines are one order: a frame to one target names the number at which the all-line stood, and a frame to
 //! all names the numbers at which the lines stood that moved since the frame to all before it. Whatever overtakes
@@ -45,7 +46,7 @@ pub(crate) struct Bounds {
     pub(crate) keep: Duration,
     /// How many bytes of one origin a receiver holds back behind a gap. Default: 8 MiB.
     pub(crate) held: usize,
-    /// How long a gap may make no progress until it is given up, while its origin is heard. Default: 1 s.
+    /// How long a gap may make no progress until it is given up, where its origin answers then. Default: 1 s.
     pub(crate) give_up: Duration,
     /// How often a receiver asks for what is missing. Default: 100 ms.
     pub(crate) ask_again: Duration,
@@ -121,6 +122,16 @@ pub(crate) struct Out {
     pub(crate) deliver: Vec<Delivery>,
     /// Something on an all-line was given up: notes about groups may have been missed.
     pub(crate) lost_notes: bool,
+}
+
+/// Why a mark is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// To say where the lines stand.
+    Tell,
+    /// To be told where they stand, too.
+    Ask,
+    Answer,
 }
 
 /// A content that its origin's lines have released.
@@ -246,14 +257,15 @@ impl Lines {
                 origin.marked(&mark, &self.bounds, &mut self.counts, now, out);
                 self.sending
                     .acknowledged(&id, mark.seen_pair, mark.seen_all);
-                if mark.answer {
-                    self.mark(&id, false, now, out);
+                if mark.question {
+                    self.mark(&id, Reason::Answer, now, out);
                 }
                 self.ask(frame.origin, frame.incarnation, now, out);
             }
             Body::Repair { line, ranges } => {
                 let id = origin.id.clone();
                 self.counts.repaired += self.sending.repair(&self.me, &id, line, &ranges, out);
+                self.mark(&id, Reason::Answer, now, out);
             }
             Body::Gone { line, through } => {
                 origin.gone(line, through, &self.bounds, &mut self.counts, now, out);
@@ -261,7 +273,7 @@ impl Lines {
             }
             Body::Hello => {
                 let id = origin.id.clone();
-                self.mark(&id, false, now, out);
+                self.mark(&id, Reason::Tell, now, out);
             }
         }
         Ok(())
@@ -280,10 +292,10 @@ impl Lines {
             origin.ask(&self.me, now, &self.bounds, self.away, out);
         }
         for peer in self.sending.marks_due(now, &self.bounds) {
-            self.mark(&peer, true, now, out);
+            self.mark(&peer, Reason::Ask, now, out);
         }
         for peer in self.receiving.acknowledgements_due(now) {
-            self.mark(&peer, false, now, out);
+            self.mark(&peer, Reason::Tell, now, out);
         }
     }
 
@@ -295,7 +307,7 @@ impl Lines {
         }
         self.sending.joined(peer, version, now);
         self.me.version = self.sending.version(&VERSIONS);
-        self.mark(peer, false, now, out);
+        self.mark(peer, Reason::Tell, now, out);
     }
 
     /// An instance is gone: what was held back of it is released, and what it had not acknowledged is in doubt.
@@ -320,7 +332,7 @@ impl Lines {
     /// Asks every instance that has something unacknowledged to say at once how far it is.
     pub(crate) fn press(&mut self, now: Instant, out: &mut Out) {
         for peer in self.sending.unacknowledged() {
-            self.mark(&peer, true, now, out);
+            self.mark(&peer, Reason::Ask, now, out);
         }
     }
 
@@ -339,13 +351,14 @@ impl Lines {
         self.receiving.has_left(peer)
     }
 
-    fn mark(&mut self, peer: &InstanceId, answer: bool, now: Instant, out: &mut Out) {
+    fn mark(&mut self, peer: &InstanceId, reason: Reason, now: Instant, out: &mut Out) {
         let Some(sending) = self.sending.marking(peer, now) else {
             return;
         };
         let seen = self.receiving.seen(peer);
         let mark = Mark {
-            answer,
+            question: reason == Reason::Ask,
+            answer: reason == Reason::Answer,
             seen_pair: seen.0,
             seen_all: seen.1,
             ..sending

@@ -162,7 +162,8 @@ fn frame(seed: &mut Seed) -> Bytes {
                 pair: 9,
             });
             let told = Mark {
-                answer: true,
+                question: seed.per_mille(500),
+                answer: seed.per_mille(500),
                 pair: first,
                 all: second,
                 base,

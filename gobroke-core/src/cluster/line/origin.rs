@@ -1,5 +1,7 @@
 //! [`Origin`]: the two lines from one instance, put back into the one order in which it sent.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -167,6 +169,10 @@ impl Origin {
             self.all.settle_known(counts);
         }
         self.advance(bounds, counts, now, out);
+        if mark.answer {
+            // What it could send again has come before this.
+            self.give_up_older(bounds.give_up, bounds, counts, now, out);
+        }
     }
 
     /// The origin no longer holds what the line carried up to this number.
@@ -374,7 +380,7 @@ impl Origin {
         if self.base == Start::Unknown {
             // A question with a mark that says nothing: the answer says where the all-line begins.
             let question = Mark {
-                answer: true,
+                question: true,
                 ..Mark::default()
             };
             out.publish
@@ -404,7 +410,7 @@ impl Origin {
         self.heard = now;
     }
 
-    /// Gives up what has been missing for too long, where its origin could have sent it again.
+    /// Gives up what its origin no longer holds, either.
     pub(super) fn give_up_old(
         &mut self,
         now: Instant,
@@ -412,10 +418,20 @@ impl Origin {
         counts: &mut Counts,
         out: &mut Out,
     ) {
+        self.give_up_older(bounds.keep, bounds, counts, now, out);
+    }
+
+    /// Gives up what has been missing for so long.
+    fn give_up_older(
+        &mut self,
+        time: Duration,
+        bounds: &Bounds,
+        counts: &mut Counts,
+        now: Instant,
+        out: &mut Out,
+    ) {
         let Some(gap) = &self.gap else { return };
-        let waited = now.saturating_duration_since(gap.since);
-        let silent = now.saturating_duration_since(self.heard);
-        if waited < bounds.give_up || silent >= bounds.quiet() {
+        if now.saturating_duration_since(gap.since) < time {
             return;
         }
         let (pair, all) = (gap.pair, gap.all);

@@ -32,6 +32,7 @@ struct Node {
     sent: u64,
     lost_notes: bool,
     up: bool,
+    hears: bool,
 }
 
 fn id(index: usize) -> InstanceId {
@@ -47,6 +48,7 @@ impl World {
             sent: 0,
             lost_notes: false,
             up: true,
+            hears: true,
         };
         let nodes = (0..nodes).map(node).collect();
         Self {
@@ -144,7 +146,7 @@ impl World {
                     break;
                 }
                 let (target, frame) = entry.remove();
-                if self.nodes[target].up {
+                if self.nodes[target].up && self.nodes[target].hears {
                     self.act(target, |lines, now, out| {
                         lines.arrived(&frame, now, out).unwrap();
                     });
@@ -320,17 +322,64 @@ fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
         world.now,
     );
     world.under_way.insert((world.now, 0), (1, frame));
-    world.pass(600);
-    // It says something, which is no answer.
     let origin = Writer {
         id: id(0),
         version: VERSION,
     };
-    let mark = envelope::mark(&origin, id(1).fingerprint(), &Mark::default());
-    world.under_way.insert((world.now, 0), (1, mark));
-    world.pass(300);
-    assert_eq!(world.counts().received, 0);
-    world.pass(300);
+    let says = |world: &mut World, answer| {
+        let mark = Mark {
+            answer,
+            ..Mark::default()
+        };
+        let mark = envelope::mark(&origin, id(1).fingerprint(), &mark);
+        world.under_way.insert((world.now, 0), (1, mark));
+        world.pass(10);
+    };
+    world.pass(900);
+    says(&mut world, true);
+    assert_eq!(world.counts().received, 0, "before the second is over");
+    world.pass(200);
+    says(&mut world, false);
+    assert_eq!(
+        world.counts().received,
+        0,
+        "it may not have heard the question"
+    );
+    says(&mut world, true);
+    assert_eq!((world.counts().received, world.counts().lost), (1, 1));
+}
+
+#[test]
+fn nothing_is_given_up_of_an_origin_that_does_not_hear_the_question() {
+    let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
+    world.meet();
+    world.pass(10);
+    world.faults.lose = 1000;
+    world.send(0, &To::Instance(id(1)));
+    world.faults.lose = 0;
+    world.nodes[0].hears = false;
+    for _ in 0..200 {
+        world.send(0, &To::Instance(id(1)));
+        world.pass(100);
+    }
+    assert_eq!((world.counts().received, world.counts().lost), (0, 0));
+    world.nodes[0].hears = true;
+    world.pass(1_000);
+    assert_eq!((world.counts().received, world.counts().lost), (201, 0));
+}
+
+#[test]
+fn what_its_origin_keeps_no_longer_is_given_up_though_it_does_not_answer() {
+    let bounds = Bounds::default();
+    let mut world = World::new(4, 2, Faults::default(), &bounds);
+    world.meet();
+    world.pass(10);
+    world.faults.lose = 1000;
+    world.send(0, &To::Instance(id(1)));
+    world.faults.lose = 0;
+    world.nodes[0].hears = false;
+    world.send(0, &To::Instance(id(1)));
+    world.pass(bounds.keep.as_millis() as u64 + 200);
     assert_eq!((world.counts().received, world.counts().lost), (1, 1));
 }
 
@@ -526,7 +575,7 @@ fn noise_from_anyone_neither_panics_nor_grows() {
             1 => other.send(&To::Instance(id(0)), false, |out| out.push(1), now),
             _ => {
                 let wild = Mark {
-                    answer: true,
+                    question: true,
                     pair: envelope::Position {
                         number: seed.below(1 << 56),
                         cargo: seed.below(1 << 56),
