@@ -236,7 +236,8 @@ impl Local for Router {
         let mut heard = Vec::new();
         self.registry.for_each(|client| {
             let time = client.last_message.load(Relaxed);
-            if time > unix_millis {
+            // Who has not been heard since it came is written as it came.
+            if time > unix_millis && time > client.connected_at {
                 heard.push((client.id, time));
             }
         });

@@ -15,8 +15,9 @@ use crate::{
     delivery::turn,
 };
 
-/// How many clients one question for a page asks for.
-const PAGE: usize = 1000;
+/// How many clients one question for a page asks for where all are wanted: many, because the directory reads ahead only
+/// within one.
+const PAGE: usize = 16 * 1024;
 /// What a cursor begins with once the clients of this instance have been listed.
 const ELSEWHERE: &str = "+";
 

@@ -76,6 +76,25 @@ pub(crate) async fn measure(server: &Server) {
     other.stop().await;
 }
 
+/// Nothing but lists, to be looked at with `perf`.
+pub(crate) async fn profile(server: &Server) {
+    let other = start(server, "other").await.broke;
+    let (_crowded, _clients) = crowd(server).await;
+    until_counted(&other, CLIENTS).await;
+    server.cli(&["CONFIG", "RESETSTAT"]).await;
+    for _ in 0..4 * ROUNDS {
+        let begun = Instant::now();
+        assert_eq!(other.clients().await.len(), CLIENTS);
+        let listed = begun.elapsed();
+        let begun = Instant::now();
+        assert_eq!(other.client_count().await, CLIENTS);
+        println!("clients() {listed:?}, client_count() {:?}", begun.elapsed());
+    }
+    let info: String =
+        redis::from_redis_value(server.cli(&["INFO", "commandstats"]).await).unwrap();
+    println!("{info}");
+}
+
 /// Starts an instance with all the clients.
 async fn crowd(server: &Server) -> (Instance, Vec<TestClient>) {
     let crowded = start_with(server, "crowded", 64 << 10).await;

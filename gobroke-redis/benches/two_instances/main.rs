@@ -51,6 +51,9 @@ fn main() {
         if only == ["profile"] {
             carry::profile(&server).await;
         }
+        if only == ["list"] {
+            directory::profile(&server).await;
+        }
         if wanted("local") {
             local(&server).await;
         }

@@ -1,5 +1,6 @@
 //! The directory: which clients there are, where, and which instances have members of a group.
 
+mod pages;
 mod read;
 mod record;
 mod singleton;
@@ -66,7 +67,7 @@ impl Membership for Place {
         cursor: &Cursor,
         limit: usize,
     ) -> Result<Page, ClusterError> {
-        read::page(&self.instance, group, cursor, limit).await
+        pages::page(&self.instance, group, cursor, limit).await
     }
 
     async fn count(&self) -> Result<usize, ClusterError> {

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use gobroke_core::{ClientId, ClientInfo, Name};
+use gobroke_core::{
+    ClientId, ClientInfo, Metadata, Name,
+    cluster::{ClusterError, InstanceId},
+};
 
 /// Lays a record.
 pub(super) fn write(info: &ClientInfo) -> Vec<u8> {
@@ -27,7 +30,7 @@ pub(super) fn write(info: &ClientInfo) -> Vec<u8> {
 }
 
 /// Metadata as it stands in a record: JSON, or nothing where there is none.
-pub(super) fn metadata(metadata: &gobroke_core::Metadata) -> Vec<u8> {
+pub(super) fn metadata(metadata: &Metadata) -> Vec<u8> {
     if metadata.is_empty() {
         return Vec::new();
     }
@@ -40,31 +43,64 @@ fn put(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// Reads a record; `None` for what is none.
-pub(super) fn read(id: ClientId, instance: &Name, mut record: &[u8]) -> Option<ClientInfo> {
-    let last_message = record.try_get_u64().ok()?;
-    let connected_at = record.try_get_u64().ok()?;
-    let endpoint = text(&mut record)?;
-    let remote = text(&mut record)?;
-    let metadata = take(&mut record)?;
-    let metadata = match metadata.is_empty() {
-        true => Arc::default(),
-        false => Arc::new(serde_json::from_slice(metadata).ok()?),
-    };
-    let mut groups = Vec::new();
-    while record.has_remaining() {
-        groups.push(text(&mut record)?.into());
+/// Reads records, and lets those that are alike share what they have.
+#[derive(Default)]
+pub(super) struct Reader {
+    no_metadata: Arc<Metadata>,
+    /// The last one read.
+    endpoint: Option<Name>,
+}
+
+impl Reader {
+    /// Reads a client's record.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn read(
+        &mut self,
+        client: ClientId,
+        at: &InstanceId,
+        record: &[u8],
+    ) -> Result<ClientInfo, ClusterError> {
+        self.info(client, &at.name, record).ok_or_else(|| {
+            ClusterError::Refused(format!(
+                "the record of client {client} on {at} cannot be read"
+            ))
+        })
     }
-    Some(ClientInfo {
-        id,
-        instance: instance.clone(),
-        endpoint: endpoint.into(),
-        remote: remote.parse().ok(),
-        connected_at,
-        last_message,
-        metadata,
-        groups,
-    })
+
+    fn info(&mut self, id: ClientId, instance: &Name, mut record: &[u8]) -> Option<ClientInfo> {
+        let last_message = record.try_get_u64().ok()?;
+        let connected_at = record.try_get_u64().ok()?;
+        let endpoint = text(&mut record)?;
+        let remote = text(&mut record)?;
+        let metadata = take(&mut record)?;
+        let metadata = match metadata.is_empty() {
+            true => self.no_metadata.clone(),
+            false => Arc::new(serde_json::from_slice(metadata).ok()?),
+        };
+        let mut groups = Vec::new();
+        while record.has_remaining() {
+            groups.push(text(&mut record)?.into());
+        }
+        Some(ClientInfo {
+            id,
+            instance: instance.clone(),
+            endpoint: self.endpoint(endpoint),
+            remote: remote.parse().ok(),
+            connected_at,
+            last_message,
+            metadata,
+            groups,
+        })
+    }
+
+    fn endpoint(&mut self, name: &str) -> Name {
+        match &self.endpoint {
+            Some(known) if **known == *name => known.clone(),
+            _ => self.endpoint.insert(name.into()).clone(),
+        }
+    }
 }
 
 fn take<'a>(record: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -36,22 +36,34 @@ local function newer(a, b)
     return number_a > number_b or (number_a == number_b and tonumber(nonce_a, 16) > tonumber(nonce_b, 16))
 end
 
-for _ = 1, take() do
-    local client, registration = take(), take()
-    local place = redis.call('HGET', places, client)
-    if place == registration .. ' ' .. id then
-        redis.call('HDEL', places, client)
-        redis.call('HDEL', clients, client)
-    elseif not place or string.match(place, '^%S+ (.*)$') ~= id then
-        redis.call('HDEL', clients, client)
-    end
+-- One command for all clients of a kind: a call from here costs as much as what it does.
+local function read(key, fields)
+    if #fields == 0 then return {} end
+    return redis.call('HMGET', key, unpack(fields))
+end
+local function run(command, key, fields)
+    if #fields > 0 then redis.call(command, key, unpack(fields)) end
 end
 
-local answers = {}
-for i = 1, take() do
-    local client, registration, record = take(), take(), take()
-    local place = redis.call('HGET', places, client)
-    local known, older
+local ids, registrations = {}, {}
+for i = 1, take() do ids[i], registrations[i] = take(), take() end
+local places_gone, records_gone = {}, {}
+for i, place in ipairs(read(places, ids)) do
+    if place == registrations[i] .. ' ' .. id then
+        table.insert(places_gone, ids[i])
+        table.insert(records_gone, ids[i])
+    elseif not place or string.match(place, '^%S+ (.*)$') ~= id then
+        table.insert(records_gone, ids[i])
+    end
+end
+run('HDEL', places, places_gone)
+run('HDEL', clients, records_gone)
+
+local records, answers, places_new, records_new = {}, {}, {}, {}
+ids, registrations = {}, {}
+for i = 1, take() do ids[i], registrations[i], records[i] = take(), take(), take() end
+for i, place in ipairs(read(places, ids)) do
+    local client, registration, known, older = ids[i], registrations[i], nil, nil
     if place then known, older = string.match(place, '^(%S+) (.*)$') end
     if known and registration ~= '' and newer(known, registration) then
         redis.call('HDEL', clients, client)
@@ -66,26 +78,39 @@ for i = 1, take() do
             redis.call('HDEL', client_prefix .. older, client)
             answers[i] = answers[i] .. ' ' .. older
         end
-        redis.call('HSET', places, client, registration .. ' ' .. id)
-        redis.call('HSET', clients, client, record)
+        table.insert(places_new, client)
+        table.insert(places_new, registration .. ' ' .. id)
+        table.insert(records_new, client)
+        table.insert(records_new, records[i])
     end
 end
+run('HSET', places, places_new)
+run('HSET', clients, records_new)
 redis.call('HSET', state, 'drawn', string.format('%.0f', drawn))
 
-for _ = 1, take() do
+local changes = {}
+ids, records_new = {}, {}
+for i = 1, take() do
     local client, registration, last, has_metadata, metadata = take(), take(), take(), take(), take()
-    local left, joined, gone = {}, {}, {}
+    local gone, joined = {}, {}
     for _ = 1, take() do gone[take()] = true end
-    for i = 1, take() do joined[i] = take() end
-    local record = redis.call('HGET', clients, client)
-    if record and redis.call('HGET', places, client) == registration .. ' ' .. id then
-        local head, known = string.sub(record, 9, 16), nil
+    for j = 1, take() do joined[j] = take() end
+    ids[i] = client
+    changes[i] = {registration, last, has_metadata == '1', metadata, gone, joined}
+end
+records = read(clients, ids)
+for i, place in ipairs(read(places, ids)) do
+    local registration, last, has_metadata, metadata, gone, joined = unpack(changes[i])
+    local record = records[i]
+    if record and place == registration .. ' ' .. id then
+        local head = string.sub(record, 9, 16)
         local endpoint, remote, old, position = struct.unpack('>I4c0I4c0I4c0', record, 17)
-        if has_metadata == '0' then metadata = old end
+        if not has_metadata then metadata = old end
         if last == '' then last = string.sub(record, 1, 8) else last = struct.pack('>I8', tonumber(last)) end
         local parts = {last, head, struct.pack('>I4c0I4c0I4c0', #endpoint, endpoint, #remote, remote, #metadata, metadata)}
         local has = {}
         while position <= #record do
+            local known
             known, position = struct.unpack('>I4c0', record, position)
             if not gone[known] and not has[known] then
                 has[known] = true
@@ -98,9 +123,11 @@ for _ = 1, take() do
                 table.insert(parts, struct.pack('>I4c0', #group, group))
             end
         end
-        redis.call('HSET', clients, client, table.concat(parts))
+        table.insert(records_new, ids[i])
+        table.insert(records_new, table.concat(parts))
     end
 end
+run('HSET', clients, records_new)
 
 for _ = 1, take() do
     local group = take()
