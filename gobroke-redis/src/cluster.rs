@@ -41,7 +41,7 @@ pub struct RedisCluster {
 
 impl RedisCluster {
     /// Over a single server: `redis://[user:password@]host[:port][/database]`, `rediss://..` for TLS (feature `tls`;
-    /// the server's certificate has to be one that the system trusts), or `unix:///path/to/socket` (with
+    /// the server's certificate has to be one that the system trusts, or see `certificates`), or `unix:///path/to/socket` (with
     /// `?user=..&pass=..&db=..`).
     ///
     /// What is wrong with the address, joining says.
@@ -51,8 +51,7 @@ impl RedisCluster {
         Self::over(client.map(Servers::Single))
     }
 
-    /// Over a single server that the program has a client for, such as one with certificates of its own
-    /// ([`Client::build_with_tls`]). Connections of its own are made with it.
+    /// Over a single server that the program has a client for. Connections of its own are made with it.
     pub fn from_client(client: Client) -> Self {
         choose_cryptography();
         Self::over(Ok(Servers::Single(client)))
@@ -108,11 +107,44 @@ impl RedisCluster {
     /// As whom to talk to Redis, instead of whom the address names: to the server, to the master that sentinels name
     /// (as whom to talk to the sentinels, their addresses say), or to all nodes of a Redis Cluster.
     #[must_use]
-    pub fn login(mut self, user: &str, password: &str) -> Self {
+    pub fn login(self, user: &str, password: &str) -> Self {
         let login = |known: RedisConnectionInfo| known.set_username(user).set_password(password);
+        self.spoken_to(|servers| servers.login(login))
+    }
+
+    /// Certificates of your own for `rediss://..`: the authority that the servers' certificates come from, where the
+    /// system does not trust it, and the certificate that a server may ask a client for. They hold for whatever the
+    /// addresses lead to: the server, sentinels and the masters that they name, all nodes of a Redis Cluster. A server is
+    /// named by others by its IP address, unless they are told to announce host names, so that is what its
+    /// certificate has to be for.
+    ///
+    /// ```no_run
+    /// use gobroke_redis::{RedisCluster, redis::{ClientTlsConfig, TlsCertificates}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let certificates = TlsCertificates {
+    ///     root_cert: Some(std::fs::read("authority.pem")?),
+    ///     client_tls: Some(ClientTlsConfig {
+    ///         client_cert: std::fs::read("client.pem")?,
+    ///         client_key: std::fs::read("client.key")?,
+    ///     }),
+    /// };
+    /// let sentinels = ["rediss://10.0.0.1:26379", "rediss://10.0.0.2:26379", "rediss://10.0.0.3:26379"];
+    /// let cluster = RedisCluster::sentinel(sentinels, "mymaster").certificates(&certificates);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn certificates(self, certificates: &redis::TlsCertificates) -> Self {
+        self.spoken_to(|servers| {
+            servers.each(|info| Client::build_with_tls(info, certificates.clone()))
+        })
+    }
+
+    fn spoken_to(mut self, again: impl FnOnce(Servers) -> redis::RedisResult<Servers>) -> Self {
         self.servers = self.servers.and_then(|servers| {
-            let servers = servers.login(login);
-            servers.map_err(|error| format!("the address of Redis: {error}"))
+            again(servers).map_err(|error| format!("the address of Redis: {error}"))
         });
         self
     }

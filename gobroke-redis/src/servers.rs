@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use gobroke_core::cluster::ClusterError;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisResult, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    ProtocolVersion, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection,
 };
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 
@@ -103,21 +103,33 @@ impl Servers {
         self,
         login: impl Fn(RedisConnectionInfo) -> RedisConnectionInfo,
     ) -> RedisResult<Self> {
-        let again = |client: Client| {
-            let info = client.get_connection_info().clone();
+        if let Self::Sentinel(mut sentinels) = self {
+            sentinels.login = login(sentinels.login);
+            return Ok(Self::Sentinel(sentinels));
+        }
+        self.each(|info| {
             let settings = login(info.redis_settings().clone());
             Client::open(info.set_redis_settings(settings))
+        })
+    }
+
+    /// The same, each that the program named spoken to by another client.
+    pub(crate) fn each(
+        self,
+        client: impl Fn(ConnectionInfo) -> RedisResult<Client>,
+    ) -> RedisResult<Self> {
+        let again = |known: Client| client(known.get_connection_info().clone());
+        let all = |known: Vec<Client>| {
+            let again = known.into_iter().map(again);
+            again.collect::<RedisResult<Vec<_>>>()
         };
         Ok(match self {
             Self::Single(client) => Self::Single(again(client)?),
-            Self::Sentinel(mut sentinels) => {
-                sentinels.login = login(sentinels.login);
-                Self::Sentinel(sentinels)
-            }
-            Self::Cluster(nodes) => {
-                let seeds = nodes.seeds().into_iter().map(again);
-                Self::Cluster(Nodes::new(seeds.collect::<RedisResult<_>>()?))
-            }
+            Self::Sentinel(sentinels) => Self::Sentinel(Sentinels {
+                clients: all(sentinels.clients)?,
+                ..sentinels
+            }),
+            Self::Cluster(nodes) => Self::Cluster(Nodes::new(all(nodes.seeds())?)),
         })
     }
 

@@ -4,112 +4,63 @@
 
 mod support;
 
-use std::{net::TcpListener, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use gobroke_core::{
     Broke, async_trait,
     cluster::{Cluster, conformance, conformance::Setup},
 };
-use gobroke_redis::{
-    RedisCluster,
-    redis::{Client, ClientTlsConfig, TlsCertificates},
-};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tempfile::TempDir;
+use gobroke_redis::RedisCluster;
+use tokio::time::sleep;
 
-use self::support::Server;
+use self::support::{
+    Server,
+    load::Load,
+    sentinel::Watched,
+    sharded::Sharded,
+    way::{self, Certificates, Way},
+};
 
 /// What a user needs: also in `src/docs/operating.md`.
 const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
     +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange \
     +zrangebyscore +sadd +srem +spop +smembers";
 
+/// How long there is load before a failover and after it.
+const AROUND: Duration = Duration::from_millis(500);
+
 /// A Redis that speaks TLS alone, beside the socket by which the test looks into it.
 struct Secure {
     server: Server,
+    way: Way,
     port: u16,
-    authority: String,
-    certificate: String,
-    key: String,
-    _files: TempDir,
 }
 
 impl Secure {
     async fn start() -> Self {
-        let files = tempfile::tempdir().unwrap();
-        let path = |name: &str| files.path().join(name).display().to_string();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "the test's authority");
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &authority)
-            .unwrap();
-        std::fs::write(path("ca"), authority.pem()).unwrap();
-        std::fs::write(path("certificate"), certificate.pem()).unwrap();
-        std::fs::write(path("key"), key.serialize_pem()).unwrap();
-        // Free a moment ago; the server cannot choose one by itself.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let server = Server::start(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-ca-cert-file",
-            &path("ca"),
-            "--tls-cert-file",
-            &path("certificate"),
-            "--tls-key-file",
-            &path("key"),
-            "--tls-auth-clients",
-            "yes",
-        ])
-        .await;
+        let (way, port) = (Way::Tls(Certificates::new()), way::port());
+        let server = Server::start_with(way.arguments(port)).await;
         let mut user = vec!["ACL", "SETUSER", "router", "on", ">secret"];
         user.extend(ACL.split_whitespace());
         server.cli(&user).await;
-        Self {
-            server,
-            port,
-            authority: authority.pem(),
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-            _files: files,
-        }
-    }
-
-    fn client(&self) -> Client {
-        let certificates = TlsCertificates {
-            client_tls: Some(ClientTlsConfig {
-                client_cert: self.certificate.clone().into_bytes(),
-                client_key: self.key.clone().into_bytes(),
-            }),
-            root_cert: Some(self.authority.clone().into_bytes()),
-        };
-        let url = format!("rediss://router:secret@localhost:{}", self.port);
-        Client::build_with_tls(url, certificates).unwrap()
+        Self { server, way, port }
     }
 }
 
 #[async_trait]
 impl Setup for Secure {
     async fn cluster(&self, _: &str) -> Arc<dyn Cluster> {
-        Arc::new(RedisCluster::from_client(self.client()).secret("sixteen bytes or more"))
+        let cluster = RedisCluster::from_client(self.way.client(self.port));
+        let cluster = cluster.login("router", "secret");
+        Arc::new(cluster.secret("sixteen bytes or more"))
     }
 
     async fn kill(&self, _: &str) {
         unreachable!("no check that kills is run here");
     }
 
-    fn lease(&self) -> std::time::Duration {
-        std::time::Duration::from_secs(15)
+    fn lease(&self) -> Duration {
+        Duration::from_secs(15)
     }
 
     async fn lose_directory(&self) -> bool {
@@ -135,6 +86,60 @@ async fn all_promises_hold_over_tls_for_a_user_who_may_do_only_what_is_needed() 
         redis::Value::Array(Vec::new()),
         "nothing was denied"
     );
+}
+
+/// Two instances of a user with few rights, in a namespace that is theirs.
+async fn two(cluster: RedisCluster) -> Load {
+    let cluster = cluster.login("router", "secret").namespace("apart-tls");
+    let load = Load::start(vec![cluster.clone(), cluster]).await;
+    sleep(AROUND).await;
+    load
+}
+
+async fn nothing_is_lost(load: Load) {
+    load.agrees().await;
+    sleep(AROUND).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_by_sentinels_is_made_up_for_over_tls() {
+    let watched = Watched::start_by(Way::Tls(Certificates::new())).await;
+    let load = two(watched.cluster()).await;
+    watched.fail_over().await;
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_in_a_redis_cluster_is_made_up_for_over_tls_with_sealed_packets() {
+    let sharded = Sharded::start_by(Way::Tls(Certificates::new())).await;
+    let directory = sharded.slot_of("{apart-tls}").await;
+    let load = two(sharded.cluster().secret("sixteen bytes or more")).await;
+    sharded.fail_over(directory).await;
+    nothing_is_lost(load).await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_trusted_certified_is_refused_with_the_reason() {
+    let secure = Secure::start().await;
+    let url = secure.way.url(secure.port);
+    let another = Certificates::new().of_clients();
+    for cluster in [
+        RedisCluster::new(&*url),
+        RedisCluster::new(&*url).certificates(&another),
+    ] {
+        let started = Broke::builder().instance("one").cluster(cluster).start();
+        let refused = format!("{:?}", started.await.err());
+        assert!(
+            refused.contains("cannot connect") && refused.contains("certificate"),
+            "{refused}"
+        );
+    }
+    let open =
+        RedisCluster::new("redis://127.0.0.1:1").certificates(&Certificates::new().of_clients());
+    let started = Broke::builder().instance("one").cluster(open).start();
+    let refused = format!("{:?}", started.await.err());
+    assert!(refused.contains("rediss://"), "{refused}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod sharded;
+pub(crate) mod way;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -22,6 +21,7 @@ use super::{
     Far, Proxy, Server,
     proxy::{Proxies, namespace},
     until,
+    way::{Way, port},
 };
 
 /// What a user needs, for the namespace `gobroke`: also in `src/docs/operating.md`.
@@ -37,6 +37,7 @@ const AGAIN: Duration = Duration::from_secs(8);
 
 pub(crate) struct Watched {
     pub(crate) servers: Vec<Server>,
+    pub(crate) way: Way,
     ports: [u16; 3],
     sentinels: Vec<Sentinel>,
 }
@@ -44,7 +45,7 @@ pub(crate) struct Watched {
 struct Sentinel {
     process: Child,
     port: u16,
-    url: String,
+    client: Client,
     _directory: TempDir,
 }
 
@@ -55,21 +56,16 @@ impl Drop for Sentinel {
     }
 }
 
-/// Free a moment ago; a server cannot choose one by itself.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 impl Sentinel {
-    fn start(master: u16) -> Self {
+    fn start(way: &Way, master: u16) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), port());
         let file = directory.path().join("sentinel.conf");
+        let options = way.options(port).into_iter();
+        let options: String = options
+            .map(|(name, value)| format!("{name} {value}\n"))
+            .collect();
         let text = format!(
-            "port {port}\ndir {}\nsentinel monitor watched 127.0.0.1 {master} 2\n\
+            "{options}dir {}\nsentinel monitor watched 127.0.0.1 {master} 2\n\
              sentinel down-after-milliseconds watched 1000\nsentinel failover-timeout watched 5000\n",
             directory.path().display()
         );
@@ -84,7 +80,7 @@ impl Sentinel {
         Self {
             process,
             port,
-            url: format!("redis://127.0.0.1:{port}"),
+            client: way.client(port),
             _directory: directory,
         }
     }
@@ -99,8 +95,7 @@ impl Sentinel {
     }
 
     async fn command(&self, name: &str, arguments: &[&str]) -> RedisResult<Value> {
-        let client = Client::open(&*self.url)?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.client.get_multiplexed_async_connection().await?;
         redis::cmd(name)
             .arg(arguments)
             .query_async(&mut connection)
@@ -110,14 +105,19 @@ impl Sentinel {
 
 impl Watched {
     pub(crate) async fn start() -> Self {
+        Self::start_by(Way::Open).await
+    }
+
+    pub(crate) async fn start_by(way: Way) -> Self {
         let ports = [port(), port(), port()];
         let mut servers = Vec::new();
         for own in ports {
-            let (own, master) = (own.to_string(), ports[0].to_string());
-            let arguments = ["--port", &own, "--repl-diskless-sync-delay", "0"];
-            let server = Server::start(&arguments).await;
-            if own != master {
+            let mut arguments = way.arguments(own);
+            arguments.extend(["--repl-diskless-sync-delay", "0"].map(str::to_owned));
+            let server = Server::start_with(arguments).await;
+            if own != ports[0] {
                 // Not by its arguments: it may be the master when it is started again.
+                let master = ports[0].to_string();
                 server.cli(&["REPLICAOF", "127.0.0.1", &master]).await;
             }
             // The same for namespaces of tests.
@@ -129,7 +129,10 @@ impl Watched {
             server.cli(&["CONFIG", "REWRITE"]).await;
             servers.push(server);
         }
-        let sentinels: Vec<_> = ports.iter().map(|_| Sentinel::start(ports[0])).collect();
+        let sentinels: Vec<_> = ports
+            .iter()
+            .map(|_| Sentinel::start(&way, ports[0]))
+            .collect();
         for sentinel in &sentinels {
             let mut user = vec!["SETUSER", "asking", "on", ">secret"];
             user.extend(ASKING.split_whitespace());
@@ -152,17 +155,20 @@ impl Watched {
         }
         Self {
             servers,
+            way,
             ports,
             sentinels,
         }
     }
 
     pub(crate) fn urls(&self) -> impl Iterator<Item = String> {
-        self.sentinels.iter().map(|sentinel| sentinel.url.clone())
+        let ports = self.sentinels.iter().map(|sentinel| sentinel.port);
+        ports.map(|port| self.way.url(port))
     }
 
     pub(crate) fn cluster(&self) -> RedisCluster {
-        RedisCluster::sentinel(self.urls(), "watched").lease(Duration::from_secs(10))
+        let cluster = RedisCluster::sentinel(self.urls(), "watched");
+        self.way.equip(cluster).lease(Duration::from_secs(10))
     }
 
     /// Proxies before all of them, for one instance, and where it finds the sentinels then.

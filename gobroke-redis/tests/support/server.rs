@@ -19,12 +19,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one, with these arguments beside the usual ones: no port, nothing saved.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        Self::start_with(arguments.collect()).await
+    }
+
+    pub(crate) async fn start_with(arguments: Vec<String>) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
-            arguments: arguments
-                .iter()
-                .map(|&argument| argument.to_owned())
-                .collect(),
+            arguments,
             process: None,
             frozen: AtomicBool::new(false),
         };

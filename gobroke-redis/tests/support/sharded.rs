@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters with a replica each, and proxies before all of them for each instance.
 
-use std::{cell::Cell, net::TcpListener, sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use gobroke_core::{
     async_trait,
@@ -15,6 +15,7 @@ use super::{
     Far, Proxy, Server,
     proxy::{Proxies, namespace},
     until,
+    way::{Way, port},
 };
 
 const MASTERS: usize = 3;
@@ -30,14 +31,9 @@ const SLOTS: u16 = 16384;
 pub(crate) struct Sharded {
     /// The masters as it began, then the replicas in that order.
     pub(crate) servers: Vec<Server>,
+    pub(crate) way: Way,
     pub(crate) ports: Vec<u16>,
     pub(crate) ids: Vec<String>,
-}
-
-/// Free a moment ago; a server cannot choose one by itself.
-fn port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn text(value: &Value) -> String {
@@ -46,24 +42,24 @@ fn text(value: &Value) -> String {
 
 impl Sharded {
     pub(crate) async fn start() -> Self {
+        Self::start_by(Way::Open).await
+    }
+
+    pub(crate) async fn start_by(way: Way) -> Self {
         let (mut servers, mut ports, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..2 * MASTERS {
             let (own, bus) = (port(), port());
-            let arguments = [
-                "--port",
-                &own.to_string(),
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus.to_string(),
-                "--cluster-node-timeout",
-                "1500",
-                "--repl-diskless-sync-delay",
-                "0",
-                "--cluster-allow-replica-migration",
-                "no",
+            let mut arguments = way.arguments(own);
+            let bus_port = bus.to_string();
+            let more = [
+                ["--cluster-enabled", "yes"],
+                ["--cluster-port", &bus_port],
+                ["--cluster-node-timeout", "1500"],
+                ["--repl-diskless-sync-delay", "0"],
+                ["--cluster-allow-replica-migration", "no"],
             ];
-            let server = Server::start(&arguments).await;
+            arguments.extend(more.as_flattened().iter().map(|&more| more.to_owned()));
+            let server = Server::start_with(arguments).await;
             // The same for namespaces of tests.
             let acl = ACL
                 .replace("{gobroke}", "{apart-*}")
@@ -98,6 +94,7 @@ impl Sharded {
         let ports = ports.into_iter().map(|(own, _)| own).collect();
         let sharded = Self {
             servers,
+            way,
             ports,
             ids,
         };
@@ -132,9 +129,7 @@ impl Sharded {
     }
 
     pub(crate) fn urls(&self) -> impl Iterator<Item = String> {
-        self.ports
-            .iter()
-            .map(|port| format!("redis://127.0.0.1:{port}"))
+        self.ports.iter().map(|port| self.way.url(*port))
     }
 
     /// Proxies before all of them, for one instance, and where it finds the nodes then.
@@ -152,7 +147,8 @@ impl Sharded {
 
     /// What an instance joins by. One of the nodes is enough to find the others.
     pub(crate) fn cluster(&self) -> RedisCluster {
-        RedisCluster::cluster(self.urls().take(2)).lease(Duration::from_secs(10))
+        let cluster = RedisCluster::cluster(self.urls().take(2));
+        self.way.equip(cluster).lease(Duration::from_secs(10))
     }
 
     fn any(&self) -> &Server {
@@ -170,17 +166,9 @@ impl Sharded {
 
     /// Which of the servers is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
-        let slots = self.any().cli(&["CLUSTER", "SLOTS"]).await;
-        let slots: Vec<(u16, u16, Vec<Value>)> = match slots {
-            Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
-            _ => Vec::new(),
-        };
-        let (_, _, master) = slots
-            .into_iter()
-            .find(|(first, last, _)| (*first..=*last).contains(&slot))
-            .unwrap();
-        let port: u16 = redis::from_redis_value(master[1].clone()).unwrap();
-        self.ports.iter().position(|known| *known == port).unwrap()
+        let nodes = text(&self.any().cli(&["CLUSTER", "NODES"]).await);
+        let holder = self.ids.iter().position(|id| has(&nodes, id, slot));
+        holder.unwrap()
     }
 
     pub(crate) async fn slot_of(&self, key: &str) -> u16 {
@@ -277,14 +265,6 @@ fn ranges<'a>(nodes: &'a str, id: &'a str) -> impl Iterator<Item = (u16, u16)> +
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         Some((first.parse().ok()?, last.parse().ok()?))
     })
-}
-
-fn range(value: Value) -> Option<(u16, u16, Vec<Value>)> {
-    let parts: Vec<Value> = redis::from_redis_value(value).ok()?;
-    let mut parts = parts.into_iter();
-    let first = redis::from_redis_value(parts.next()?).ok()?;
-    let last = redis::from_redis_value(parts.next()?).ok()?;
-    Some((first, last, redis::from_redis_value(parts.next()?).ok()?))
 }
 
 /// A cluster of instances beside others over the same servers, each behind proxies of its own.
