@@ -37,11 +37,11 @@ fn the_rights_of_the_page_on_operating_are_those_that_were_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_by_failovers_moves_of_slots_and_killed_connections() {
+async fn nothing_that_is_sealed_is_lost_by_failovers_moves_of_slots_and_killed_connections() {
     let mut sharded = Sharded::start().await;
     let directory = sharded.slot_of("{gobroke}").await;
-    let clusters = (0..3).map(|_| sharded.cluster()).collect();
-    let load = Load::start(clusters).await;
+    let cluster = || sharded.cluster().secret("sixteen bytes or more");
+    let load = Load::start(vec![cluster(), cluster(), cluster()]).await;
     sleep(AROUND).await;
     for server in &sharded.servers {
         for kind in ["normal", "pubsub"] {
