@@ -19,6 +19,9 @@ use tokio::{task::JoinHandle, time::interval};
 
 use super::until;
 
+/// What every instance sends to every client at last.
+const END: &str = "end";
+
 /// What a client got of each sender, in the order in which it came.
 type Got = HashMap<usize, Vec<u64>>;
 
@@ -75,7 +78,7 @@ impl Load {
         let load = Self {
             readers: clients
                 .into_iter()
-                .map(|client| tokio::spawn(read(client)))
+                .map(|client| tokio::spawn(read(client, count)))
                 .collect(),
             senders: Vec::new(),
             stop: Arc::default(),
@@ -156,9 +159,13 @@ impl Load {
             counted,
         };
         let count = self.instances.len();
+        // What is received may not have been delivered yet. What the same instance sends behind it does not overtake it.
+        for broke in &self.instances {
+            for client in &self.clients {
+                broke.send(Message::new(END).to_client(*client)).unwrap();
+            }
+        }
         for (number, reader) in self.readers.drain(..).enumerate() {
-            let end = Message::new("end").to_client(self.clients[number]);
-            self.instances[number].send(end).unwrap();
             let mut got = reader.await.unwrap();
             for (from, sent) in sent.iter().enumerate() {
                 let got = got.remove(&from).unwrap_or_default();
@@ -200,19 +207,23 @@ async fn send(broke: Broke, number: usize, to: ClientId, stop: Arc<AtomicBool>) 
     sent
 }
 
-async fn read(mut client: TestClient) -> Got {
+/// Reads until as many senders have said that there is no more.
+async fn read(mut client: TestClient, senders: usize) -> Got {
     let mut got = Got::new();
-    loop {
+    let mut ended = 0;
+    while ended < senders {
         let text = client
             .next_text()
             .await
             .expect("the client is not cut, and hears something");
-        if text == "end" {
-            return got;
+        if text == END {
+            ended += 1;
+            continue;
         }
         let (from, number) = text.split_once(' ').unwrap();
         got.entry(from.parse().unwrap())
             .or_default()
             .push(number.parse().unwrap());
     }
+    got
 }
