@@ -488,6 +488,43 @@ async fn a_wire_that_panics_costs_its_client_and_nobody_else() {
     }
 }
 
+/// What panics when it is dropped: at the end of a pass, where nobody catches it.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::resume_unwind(Box::new("a bomb"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_panics_loses_nothing_that_is_queued_behind_it() {
+    // As much as a pass takes at a time.
+    const PASS: usize = 256 << 10;
+    // Nothing else is queued: no ping.
+    let endpoint = TestEndpoint::new(Targets::default())
+        .options(|options| options.ping_interval = None)
+        .capacity(4 * PASS);
+    let broke = Broke::builder()
+        .lanes(1)
+        .endpoint(endpoint.clone())
+        .start()
+        .await
+        .unwrap();
+    let mut client = endpoint.connect().await.unwrap();
+    let mut bomb = Message::new(vec![0; PASS]).to_client(client.id());
+    bomb.set_extension(Bomb);
+    broke.send(bomb).unwrap();
+    let behind = Message::new("behind it").to_client(client.id());
+    broke.send(behind).unwrap();
+    assert_eq!(client.next().await.unwrap().payload().len(), PASS);
+    assert_eq!(client.next_text().await.as_deref(), Some("behind it"));
+    assert_eq!(broke.stats().panics, 1);
+    broke.stop().await;
+}
+
 #[tokio::test]
 async fn a_late_join_or_the_end_of_an_older_session_leaves_a_newer_one_alone() {
     let endpoint = TestEndpoint::new(Targets::default());

@@ -375,7 +375,8 @@ impl Lane {
         take
     }
 
-    /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass and not the lane.
+    /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass, and neither the lane nor
+    /// what was taken for later passes.
     fn slice_caught(&self) -> bool {
         let mut now = Instant::now();
         let until = now + SLICE;
@@ -396,7 +397,7 @@ impl Lane {
                 lost,
                 "a pass panicked; its messages are lost"
             );
-            true
+            taken.is_empty()
         })
     }
 
