@@ -11,8 +11,6 @@ const ROOM: &str = "room";
 pub(super) struct Traffic {
     seed: Seed,
     clients: Vec<TestClient>,
-    /// Which instance each is connected to.
-    at: Vec<usize>,
     sent: u64,
     /// What each client has to get of each other, in order.
     owed: Vec<HashMap<usize, Vec<u64>>>,
@@ -44,7 +42,6 @@ impl Traffic {
         Self {
             seed: Seed::new(seed),
             clients,
-            at,
             sent: 0,
             owed,
         }
@@ -111,13 +108,20 @@ impl Traffic {
     /// What came to every client by now came once, in the order of sending, and was owed. Says how many messages
     /// did not come. To be asked when all is settled; what is then sent to all ends each client's reading.
     pub(super) async fn count_missing(&mut self, by: &[Instance]) -> u64 {
+        // By each instance: what is taken from others may not have been delivered yet, and is not overtaken by what
+        // they send behind it.
+        for instance in by {
+            for client in &self.clients {
+                instance.send(Message::new("end").to_client(client.id()));
+            }
+        }
         let mut missing = 0;
         for (index, client) in self.clients.iter_mut().enumerate() {
-            by[self.at[index]].send(Message::new("end").to_client(client.id()));
             let mut got: HashMap<usize, Vec<u64>> = HashMap::new();
-            loop {
+            let mut ended = 0;
+            while ended < by.len() {
                 match client.next_text().await.as_deref() {
-                    Some("end") => break,
+                    Some("end") => ended += 1,
                     Some(text) => {
                         let (from, number) = parse(text);
                         got.entry(from).or_default().push(number);
