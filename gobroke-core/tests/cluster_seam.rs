@@ -39,6 +39,8 @@ struct Gates {
     joined: Mutex<Vec<InstanceId>>,
     /// Every client is said to be on one of those that joined second and third, in turn.
     lies: AtomicBool,
+    /// What is published goes nowhere.
+    swallows: AtomicBool,
 }
 
 impl Gated {
@@ -49,6 +51,7 @@ impl Gated {
             questions: AtomicUsize::new(0),
             joined: Mutex::default(),
             lies: AtomicBool::new(false),
+            swallows: AtomicBool::new(false),
         };
         Self {
             inner: MemoryCluster::new(),
@@ -114,6 +117,9 @@ impl Membership for Place {
     fn publish(&self, to: &To, frame: Bytes) -> Result<(), Full> {
         if !*self.gates.carrier.borrow() {
             return Err(Full);
+        }
+        if self.gates.swallows.load(Relaxed) {
+            return Ok(());
         }
         self.inner.publish(to, frame)
     }
@@ -282,6 +288,28 @@ async fn a_directory_that_is_wrong_sends_nothing_in_circles() {
         (1, 1),
         "each gives it back to its origin alone"
     );
+}
+
+#[tokio::test]
+async fn who_sends_to_more_clients_than_an_instance_remembers_has_it_remember_no_more() {
+    const REMEMBERED: usize = 65_536;
+    const AT_ONCE: usize = 1024;
+    let cluster = Gated::new();
+    let [one, _two] = two(&cluster).await;
+    let _three = start(cluster.clone(), "three").await;
+    until("all know each other", async || one.0.instances().len() == 2).await;
+    cluster.gates.lies.store(true, Relaxed);
+    cluster.gates.swallows.store(true, Relaxed);
+    let mut most = 0;
+    for _ in 0..2 * REMEMBERED / AT_ONCE {
+        let to = (0..AT_ONCE).fold(Message::new("x"), |message, _| {
+            message.to_client(ClientId::new())
+        });
+        one.0.send(to).expect("it is looked up");
+        until("it is sent", async || stats(&one.0).queue_bytes == 0).await;
+        most = most.max(stats(&one.0).known_clients);
+    }
+    assert!((REMEMBERED / 2..=REMEMBERED).contains(&most), "{most}");
 }
 
 #[tokio::test(start_paused = true)]
