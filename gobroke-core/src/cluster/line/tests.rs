@@ -162,6 +162,13 @@ impl World {
         }
     }
 
+    /// The first one sends something that is lost on its way.
+    fn send_in_vain(&mut self, to: &To) {
+        self.faults.lose = 1000;
+        self.send(0, to);
+        self.faults.lose = 0;
+    }
+
     fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         for counts in self.nodes.iter().map(|node| node.lines.counts()) {
@@ -292,9 +299,7 @@ fn the_last_frame_is_missed_no_less_than_one_in_the_middle() {
     world.meet();
     world.pass(100);
     for to in [To::Instance(id(1)), To::All] {
-        world.faults.lose = 1000;
-        world.send(0, &to);
-        world.faults.lose = 0;
+        world.send_in_vain(&to);
         let before = world.counts().received;
         world.pass(1_000);
         assert_eq!(world.counts().received, before + 1, "{to:?}");
@@ -310,11 +315,9 @@ fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
     let mut world = World::new(4, 2, Faults::default(), &bounds);
     world.meet();
     world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::Instance(id(1)));
+    world.send_in_vain(&To::Instance(id(1)));
     // The origin's answer that nothing is held any more must not come either.
     world.nodes[0].up = false;
-    world.faults.lose = 0;
     let frame = world.nodes[0].lines.send(
         &To::Instance(id(1)),
         true,
@@ -388,9 +391,7 @@ fn nothing_is_given_up_of_an_origin_that_cannot_be_heard() {
     let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
     world.meet();
     world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::Instance(id(1)));
-    world.faults.lose = 0;
+    world.send_in_vain(&To::Instance(id(1)));
     world.send(0, &To::Instance(id(1)));
     world.nodes[0].up = false;
     world.pass(20_000);
@@ -409,9 +410,7 @@ fn what_is_no_longer_held_is_given_up_at_once() {
     let mut world = World::new(5, 2, Faults::default(), &bounds);
     world.meet();
     world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::All);
-    world.faults.lose = 0;
+    world.send_in_vain(&To::All);
     world.send(0, &To::Instance(id(1)));
     world.pass(5);
     assert_eq!(world.counts().received, 1);
@@ -426,9 +425,7 @@ fn while_the_carrier_is_away_nothing_is_given_up() {
     let mut world = World::new(6, 2, Faults::default(), &Bounds::default());
     world.meet();
     world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::Instance(id(1)));
-    world.faults.lose = 0;
+    world.send_in_vain(&To::Instance(id(1)));
     world.send(0, &To::Instance(id(1)));
     world.faults.lose = 1000;
     world.nodes[0].lines.away();
