@@ -1,10 +1,12 @@
 //! Redis and the way to it fail under load. What was sent is what came, once and in order, and what is counted.
 
+#![allow(clippy::unwrap_used, reason = "a test's set-up may fail")]
+
 mod support;
 
 use std::time::Duration;
 
-use gobroke_core::{ClientId, Message};
+use gobroke_core::{Broke, Message, testing::TestClient};
 use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep};
 
@@ -199,43 +201,86 @@ async fn whatever_happens_what_does_not_arrive_is_counted() {
     assert_eq!(missing, counted, "of {owed}");
 }
 
+/// Two instances, each behind a proxy, with a client each.
+struct Pair {
+    redis: Redis,
+    one: Broke,
+    two: Broke,
+    ann: TestClient,
+    bob: TestClient,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let mut redis = Redis::start().await;
+        redis.lease = Duration::from_secs(2);
+        let (one, first) = start("one", redis.through("one").await).await;
+        let (two, second) = start("two", redis.through("two").await).await;
+        let (ann, bob) = (
+            first.connect().await.unwrap(),
+            second.connect().await.unwrap(),
+        );
+        let pair = Self {
+            redis,
+            one,
+            two,
+            ann,
+            bob,
+        };
+        pair.agrees().await;
+        pair
+    }
+
+    /// Waits until the instances know each other, and each other's client.
+    async fn agrees(&self) {
+        until("both are known", async || {
+            let (one, two) = (self.one.clients().await, self.two.clients().await);
+            one.len() == 2
+                && two.len() == 2
+                && self.one.instances() == ["two"]
+                && self.two.is_ready()
+        })
+        .await;
+    }
+
+    /// Waits until the first one takes the second one, which is cut off, for gone.
+    async fn second_is_gone(&self) {
+        until("it is gone", async || self.one.instances().is_empty()).await;
+        let left = self.one.clients().await.len();
+        assert_eq!(left, 1, "its clients with it");
+    }
+
+    /// The second one is let through again: all is as before.
+    async fn second_comes_back(&mut self) {
+        self.redis.cut("two", false);
+        self.agrees().await;
+        let message = |text: &'static str, to: &TestClient| Message::new(text).to_client(to.id());
+        self.one.send(message("hello", &self.bob)).unwrap();
+        self.two.send(message("back", &self.ann)).unwrap();
+        assert_eq!(self.bob.next_text().await.as_deref(), Some("hello"));
+        assert_eq!(self.ann.next_text().await.as_deref(), Some("back"));
+    }
+
+    async fn stop(self) {
+        self.one.stop().await;
+        self.two.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_was_removed_comes_back_in_a_new_life() {
-    let mut redis = Redis::start().await;
-    redis.lease = Duration::from_secs(2);
-    let one = start("one", redis.through("one").await).await;
-    let two = start("two", redis.through("two").await).await;
-    let (mut ann, mut bob) = (
-        one.1.connect().await.unwrap(),
-        two.1.connect().await.unwrap(),
-    );
-    let listed =
-        async |count| one.0.clients().await.len() == count && two.0.clients().await.len() == count;
-    until("both are known", async || listed(2).await).await;
-    redis.cut("two", true);
-    until("it is gone", async || one.0.instances().is_empty()).await;
-    assert_eq!(one.0.clients().await.len(), 1, "its clients with it");
-    redis.cut("two", false);
-    until("both are known again", async || {
-        listed(2).await && one.0.instances() == ["two"] && two.0.is_ready()
+    let mut pair = Pair::start().await;
+    pair.redis.cut("two", true);
+    pair.second_is_gone().await;
+    pair.second_comes_back().await;
+    // What its former life left behind is cleaned up.
+    let length = async |key: &str| pair.redis.server.cli(&["HLEN", key]).await;
+    until("it is cleaned up", async || {
+        length("{gobroke}:unswept").await == redis::Value::Int(0)
     })
     .await;
-    one.0
-        .send(Message::new("hello").to_client(bob.id()))
-        .unwrap();
-    two.0
-        .send(Message::new("back").to_client(ann.id()))
-        .unwrap();
-    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
-    assert_eq!(ann.next_text().await.as_deref(), Some("back"));
-    // What its former life left behind is cleaned up.
-    let empty =
-        async || redis.server.cli(&["HLEN", "{gobroke}:unswept"]).await == redis::Value::Int(0);
-    until("it is cleaned up", empty).await;
-    let places = redis.server.cli(&["HLEN", "{gobroke}:places"]).await;
-    assert_eq!(places, redis::Value::Int(2));
-    one.0.stop().await;
-    two.0.stop().await;
+    assert_eq!(length("{gobroke}:places").await, redis::Value::Int(2));
+    pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -316,32 +361,12 @@ async fn the_newer_of_two_instances_with_one_name_has_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_back_a_lease_after_a_loss_of_data_comes_back_in_a_new_life() {
-    let mut redis = Redis::start().await;
-    redis.lease = Duration::from_secs(2);
-    let one = start("one", redis.through("one").await).await;
-    let two = start("two", redis.through("two").await).await;
-    let (mut ann, mut bob) = (
-        one.1.connect().await.unwrap(),
-        two.1.connect().await.unwrap(),
-    );
-    let listed =
-        async |count| one.0.clients().await.len() == count && two.0.clients().await.len() == count;
-    until("both are known", async || listed(2).await).await;
-    redis.cut("two", true);
-    redis.server.cli(&["FLUSHALL"]).await;
-    until("it is gone", async || one.0.instances().is_empty()).await;
-    redis.cut("two", false);
-    until("both are known again", async || {
-        listed(2).await && one.0.instances() == ["two"] && two.0.is_ready()
-    })
-    .await;
-    let message = |text: &str, to: ClientId| Message::new(text.to_owned()).to_client(to);
-    one.0.send(message("hello", bob.id())).unwrap();
-    two.0.send(message("back", ann.id())).unwrap();
-    assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
-    assert_eq!(ann.next_text().await.as_deref(), Some("back"));
-    one.0.stop().await;
-    two.0.stop().await;
+    let mut pair = Pair::start().await;
+    pair.redis.cut("two", true);
+    pair.redis.server.cli(&["FLUSHALL"]).await;
+    pair.second_is_gone().await;
+    pair.second_comes_back().await;
+    pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,6 +150,14 @@ impl Town {
         self.agrees().await;
     }
 
+    /// What one of the people has heard of an instance in a round.
+    fn heard(&self, person: usize, round: usize, from: usize) -> Vec<String> {
+        let prefix = format!("{round} {from} ");
+        let person = self.people[person].lock();
+        let heard = person.heard.iter().filter(|text| text.starts_with(&prefix));
+        heard.cloned().collect()
+    }
+
     /// Those who are on an instance: some people, and who they are now.
     fn some_on(&self, instance: usize) -> Vec<(usize, ClientId)> {
         let people = self.people.iter().enumerate();
@@ -207,8 +215,16 @@ async fn a_rolling_restart_leaves_no_ghost_and_no_double_and_loses_nothing_betwe
         town.agrees().await;
         town.run(round).await;
         town.agrees().await;
-        // Something is sent with all of them there.
-        sleep(Duration::from_millis(100)).await;
+        for (from, (receivers, _)) in stay.iter().zip(&talks) {
+            for (person, _) in receivers {
+                let count = || town.heard(*person, round, *from).len();
+                let before = count();
+                until("something comes with all of them there", async || {
+                    count() > before
+                })
+                .await;
+            }
+        }
         stop.store(true, Relaxed);
         for (from, (receivers, talk)) in stay.into_iter().zip(talks) {
             let sent = talk.await.unwrap();
@@ -216,12 +232,7 @@ async fn a_rolling_restart_leaves_no_ghost_and_no_double_and_loses_nothing_betwe
                 .map(|number| format!("{round} {from} {number}"))
                 .collect();
             for (person, id) in receivers {
-                let prefix = format!("{round} {from} ");
-                let heard = || {
-                    let person = town.people[person].lock();
-                    let heard = person.heard.iter().filter(|text| text.starts_with(&prefix));
-                    heard.cloned().collect::<Vec<_>>()
-                };
+                let heard = || town.heard(person, round, from);
                 until("what was sent last comes", async || {
                     heard().last() == want.last()
                 })
