@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gobroke_core::{Admission, Broke, ClientId};
+use gobroke_core::{Admission, Broke, ClientId, cluster::MemoryCluster};
 use gobroke_logic_contrib::Rooms;
 use serde_json::{Value, json};
 
@@ -186,6 +186,60 @@ async fn rooms_are_listed_with_the_fullest_first() {
         json!({"event": "rooms", "rooms": listed, "more": 1})
     );
     server.stop().await;
+}
+
+/// Asks until it is told this.
+async fn is_told_at_last(person: &mut Person, asks: Value, told: Value) {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        person.asks(asks.clone()).await;
+        let heard = person.hears().await;
+        if heard == told {
+            return;
+        }
+        assert!(Instant::now() < end, "{heard}, and not {told}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn rooms_and_their_members_are_those_of_all_instances() {
+    let cluster = MemoryCluster::new();
+    let start = async |name: &str| {
+        let builder = Broke::builder().instance(name).cluster(cluster.clone());
+        Server::start(builder.logic(Rooms::worker("chat")), "chat").await
+    };
+    let (one, two) = (start("one").await, start("two").await);
+    let (mut ann, mut bob, mut cid) = (
+        one.connect().await,
+        two.connect().await,
+        two.connect().await,
+    );
+    join(&mut ann, "lobby", "Ann").await;
+    join(&mut cid, "den", "Cid").await;
+    let members = json!([member(&bob, "Bob"), member(&ann, "Ann")]);
+    join(&mut bob, "lobby", "Bob").await;
+    assert_eq!(ann.hears().await["event"], "joined");
+    let all =
+        |room: &str, members: Value| json!({"event": "members", "room": room, "members": members});
+    let asks = json!({"do": "members", "room": "lobby"});
+    is_told_at_last(&mut bob, asks.clone(), all("lobby", members.clone())).await;
+    let members = json!([members[1], members[0]]);
+    is_told_at_last(&mut ann, asks, all("lobby", members)).await;
+    let listed = json!([{"room": "lobby", "members": 2}, {"room": "den", "members": 1}]);
+    let rooms = |listed: Value| json!({"event": "rooms", "rooms": listed});
+    for person in [&mut ann, &mut bob, &mut cid] {
+        is_told_at_last(person, json!({"do": "rooms"}), rooms(listed.clone())).await;
+    }
+    bob.asks(json!({"do": "leave", "room": "lobby"})).await;
+    assert_eq!(ann.hears().await["event"], "left");
+    cid.goes().await;
+    for person in [&mut ann, &mut bob] {
+        let listed = json!([{"room": "lobby", "members": 1}]);
+        is_told_at_last(person, json!({"do": "rooms"}), rooms(listed)).await;
+    }
+    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]

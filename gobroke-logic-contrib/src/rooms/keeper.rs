@@ -14,6 +14,7 @@ use gobroke_core::{
 
 use super::{
     Limits,
+    elsewhere::{self, Elsewhere},
     protocol::{Event, Member, PREFIX, Request, RoomEntry},
 };
 
@@ -23,6 +24,7 @@ pub(super) struct Keeper {
     people: HashMap<ClientId, Person>,
     /// By group name. None is empty.
     rooms: HashMap<Name, BTreeSet<ClientId>>,
+    elsewhere: Elsewhere,
 }
 
 /// A client that is in a room, at least one.
@@ -112,6 +114,7 @@ impl Keeper {
             limits,
             people: HashMap::new(),
             rooms: HashMap::new(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -125,7 +128,7 @@ impl Keeper {
             Request::Join { room, name } => self.join(client, &room, &name, ctx).await,
             Request::Leave { room } => self.leave(client, &room, ctx),
             Request::Say { room, text } => self.say(client, &room, &text, ctx),
-            Request::Rooms => self.list_rooms(client, ctx),
+            Request::Rooms => self.list_rooms(client, ctx).await,
             Request::Members { room } => {
                 let group = self.group(&room)?;
                 self.list_members(client, &group, ctx).await
@@ -220,8 +223,16 @@ impl Keeper {
         Ok(())
     }
 
-    fn list_rooms(&self, client: ClientId, ctx: &LogicContext) -> Result<(), Refused> {
-        let mut rooms: Vec<_> = self.rooms.iter().map(RoomEntry::new).collect();
+    async fn list_rooms(&mut self, client: ClientId, ctx: &LogicContext) -> Result<(), Refused> {
+        let here = self
+            .rooms
+            .iter()
+            .map(|(room, members)| (room, members.len()));
+        let mut members: HashMap<&Name, usize> = here.collect();
+        for (room, count) in self.elsewhere.rooms(ctx).await {
+            *members.entry(room).or_default() += count;
+        }
+        let mut rooms: Vec<_> = members.into_iter().map(RoomEntry::new).collect();
         let more = rooms.len().saturating_sub(self.limits.listed);
         if more > 0 {
             rooms.select_nth_unstable(self.limits.listed);
@@ -237,7 +248,7 @@ impl Keeper {
         group: &Name,
         ctx: &LogicContext,
     ) -> Result<(), Refused> {
-        let elsewhere = elsewhere(group, ctx).await;
+        let elsewhere = elsewhere::members(group, ctx).await;
         let ids = self.rooms.get(group).into_iter().flatten();
         let here = ids.filter_map(|id| Some(&self.people.get(id)?.member));
         let mut members: Vec<_> = here.chain(&elsewhere).collect();
@@ -275,26 +286,6 @@ impl Keeper {
             }
         }
     }
-}
-
-/// The members of a room that are connected to other instances.
-async fn elsewhere(group: &Name, ctx: &LogicContext) -> Vec<Member> {
-    if ctx.instances().is_empty() {
-        return Vec::new();
-    }
-    let members = ctx.members(group).await.into_iter();
-    let members = members.filter(|info| ctx.local_client(info.id).is_none());
-    members
-        .map(|info| Member {
-            client: info.id,
-            name: info
-                .metadata
-                .get("name")
-                .and_then(|name| name.as_str())
-                .unwrap_or_default()
-                .into(),
-        })
-        .collect()
 }
 
 fn event(event: &Event<'_>) -> Message {

@@ -1,5 +1,6 @@
 //! [`Rooms`]: rooms to join, leave and talk in.
 
+mod elsewhere;
 mod keeper;
 mod protocol;
 
@@ -40,9 +41,10 @@ use self::keeper::Keeper;
 ///
 /// In a cluster, each instance keeps the rooms of its own clients. What is said reaches all members, wherever they are
 /// connected, and so do `joined` and `left`. `members` lists those of all instances, as far as the directory has them:
-/// who joins on two instances within the same few milliseconds may miss the other in it. `rooms` lists those of the
-/// instance that is asked alone. Where an instance dies, nobody is told `left`. What members of different instances say may be heard in different orders on
-/// different instances; what one member says is not.
+/// who joins on two instances within the same few milliseconds may miss the other in it. `rooms` lists those of all
+/// instances, too; how many members they have on others is counted at most once a second, and in large clusters more
+/// seldom, since that reads all clients. Where an instance dies, nobody is told `left`. What members of different
+/// instances say may be heard in different orders on different instances; what one member says is not.
 ///
 /// ```
 /// use gobroke_core::Broke;

@@ -1,6 +1,6 @@
 //! What clients say to the rooms and hear from them, as JSON.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use gobroke_core::{ClientId, Name};
 use serde::{Deserialize, Serialize};
@@ -90,12 +90,9 @@ pub(super) struct RoomEntry<'a> {
 }
 
 impl<'a> RoomEntry<'a> {
-    pub(super) fn new((group, members): (&'a Name, &BTreeSet<ClientId>)) -> Self {
+    pub(super) fn new((group, members): (&'a Name, usize)) -> Self {
         let room = room_of(group);
-        Self {
-            room,
-            members: members.len(),
-        }
+        Self { room, members }
     }
 }
 
