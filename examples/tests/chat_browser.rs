@@ -1,4 +1,4 @@
-//! The chat in a real browser: two tabs and one TCP client in a room.
+//! The chat in a real browser: two tabs and one TCP client in a room, on one instance and on two.
 //!
 //! Needs `chromedriver` and a Chromium that it finds. With `GOBROKE_CHAT_SCREENSHOT=some.png` in the environment, a
 //! screenshot of the tab with three people in the room is written there.
@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
 
-use self::support::{Chat, DEADLINE, Program, TcpClient};
+use self::support::{Chat, DEADLINE, Program, RedisServer, TcpClient};
 
 #[tokio::test]
 async fn people_in_two_tabs_and_on_tcp_talk_in_one_room() {
@@ -41,6 +41,44 @@ async fn people_in_two_tabs_and_on_tcp_talk_in_one_room() {
     chat.stop().await;
 }
 
+#[tokio::test]
+async fn people_in_tabs_of_two_instances_share_rooms_and_who_is_there() {
+    let server = RedisServer::start().await;
+    let one = Chat::start_over(&server, "one").await;
+    let two = Chat::start_over(&server, "two").await;
+    let browser = Browser::start().await;
+    let ann = browser.open(&one, "Ann").await;
+    let bob = browser.open(&two, "Bob").await;
+    let mut cid = TcpClient::connect(two.tcp).await;
+    cid.joins("garden", "Cid").await;
+    for (tab, name) in [(&ann, "Ann"), (&bob, "Bob")] {
+        browser.show(tab).await;
+        browser.wait_for(&member("Ann")).await;
+        browser.wait_for(&member("Bob")).await;
+        browser.wait_for(&room("lobby", 2)).await;
+        browser.wait_for(&room("garden", 1)).await;
+        if name == "Bob" {
+            browser.wait_for("#messages > li").await;
+        }
+        browser.say(&format!("{name} is here")).await;
+    }
+    for tab in [&ann, &bob] {
+        browser.show(tab).await;
+        browser.wait_for("#messages > li:nth-child(2)").await;
+        let said = ["Ann", "Bob"].map(|name| (json!(name), json!(format!("{name} is here"))));
+        assert_eq!(browser.messages().await, said);
+    }
+
+    // Killed: nobody says that Ann left.
+    drop(one);
+    browser
+        .wait_for("#members:not(:has(li[data-name=Ann]))")
+        .await;
+    browser.wait_for(&room("lobby", 1)).await;
+    browser.client.clone().close().await.unwrap();
+    two.stop().await;
+}
+
 async fn all_see_who_is_there(browser: &Browser, tabs: [&WindowHandle; 2], cid: &mut TcpClient) {
     cid.joins("lobby", "Cid").await;
     let members = cid.hears("members").await["members"].take();
@@ -56,12 +94,8 @@ async fn all_see_who_is_there(browser: &Browser, tabs: [&WindowHandle; 2], cid: 
         for name in ["Ann", "Bob", "Cid"] {
             browser.wait_for(&member(name)).await;
         }
-        browser
-            .wait_for("#rooms li[data-room=lobby][data-members='3']")
-            .await;
-        browser
-            .wait_for("#rooms li[data-room=garden][data-members='1']")
-            .await;
+        browser.wait_for(&room("lobby", 3)).await;
+        browser.wait_for(&room("garden", 1)).await;
     }
 }
 
@@ -151,6 +185,10 @@ async fn tabs_come_back_with_the_server(
 
 fn member(name: &str) -> String {
     format!("#members li[data-name={name}]")
+}
+
+fn room(name: &str, members: usize) -> String {
+    format!("#rooms li[data-room={name}][data-members='{members}']")
 }
 
 /// A headless Chromium, with a driver and a profile of its own. Dropping it kills both.

@@ -4,15 +4,16 @@
 
 mod support;
 
-use std::process::Output;
+use std::{process::Output, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use gobroke_examples::{read_frame, write_frame};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     process::Command,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_tungstenite::{connect_async, tungstenite::Message as WsMessage};
 
@@ -310,12 +311,8 @@ async fn redis_prints_in_every_terminal_what_is_typed_in_one() {
 #[tokio::test]
 async fn chats_behind_one_redis_share_rooms_and_who_is_in_them() {
     let server = RedisServer::start().await;
-    let chat = async |instance: &str| {
-        let anywhere = "127.0.0.1:0";
-        let more = ["--redis", &server.url(), "--instance", instance];
-        Chat::start_with(anywhere, anywhere, &more).await
-    };
-    let (one, two) = (chat("one").await, chat("two").await);
+    let one = Chat::start_over(&server, "one").await;
+    let two = Chat::start_over(&server, "two").await;
     let (mut ann, mut bob) = (
         TcpClient::connect(one.tcp).await,
         TcpClient::connect(two.tcp).await,
@@ -331,6 +328,21 @@ async fn chats_behind_one_redis_share_rooms_and_who_is_in_them() {
         }
     };
     assert!(members.to_string().contains("Ann"), "{members}");
+    bob.joins("den", "Bob").await;
+    let rooms = json!([{"room": "lobby", "members": 2}, {"room": "den", "members": 1}]);
+    for person in [&mut ann, &mut bob] {
+        // Those of other instances are counted once a second.
+        let listed = timeout(DEADLINE, async {
+            loop {
+                person.asks(json!({"do": "rooms"})).await;
+                if person.hears("rooms").await["rooms"] == rooms {
+                    return;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        listed.await.expect("both rooms are listed");
+    }
     bob.says("lobby", "from two").await;
     assert_eq!(ann.hears("said").await["text"], "from two");
     ann.says("lobby", "from one").await;

@@ -142,6 +142,12 @@ impl Chat {
         Self::start("127.0.0.1:0", "127.0.0.1:0").await
     }
 
+    /// One that is one chat with the others over this Redis.
+    pub(crate) async fn start_over(server: &RedisServer, instance: &str) -> Self {
+        let more = ["--redis", &server.url(), "--instance", instance];
+        Self::start_with("127.0.0.1:0", "127.0.0.1:0", &more).await
+    }
+
     pub(crate) async fn stop(mut self) {
         self.program.terminate();
         assert_eq!(self.program.ends().await, Some(0));
@@ -201,7 +207,7 @@ impl TcpClient {
             .await;
     }
 
-    async fn asks(&mut self, payload: Value) {
+    pub(crate) async fn asks(&mut self, payload: Value) {
         write_frame(
             &mut self.stream,
             json!({ "payload": payload }).to_string().as_bytes(),

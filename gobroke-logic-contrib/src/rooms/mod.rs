@@ -43,8 +43,9 @@ use self::keeper::Keeper;
 /// connected, and so do `joined` and `left`. `members` lists those of all instances, as far as the directory has them:
 /// who joins on two instances within the same few milliseconds may miss the other in it. `rooms` lists those of all
 /// instances, too; how many members they have on others is counted at most once a second, and in large clusters more
-/// seldom, since that reads all clients. Where an instance dies, nobody is told `left`. What members of different
-/// instances say may be heard in different orders on different instances; what one member says is not.
+/// seldom, since that reads all clients. Where an instance dies, nobody is told `left`; `rooms` and `members` show it.
+/// What members of different instances say may be heard in different orders on different instances; what one member
+/// says is not.
 ///
 /// ```
 /// use gobroke_core::Broke;
