@@ -6,23 +6,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use gobroke_core::{Broke, Message, testing::TestClient};
 use tokio::sync::Semaphore;
 
-use crate::{PAYLOAD, ROUNDS, Rounds, server::Server, two};
+use crate::{PAYLOAD, ROUNDS, original, rounds::Rounds, server::Server, two};
 
 /// Both in turn, so that neither has the better hour.
 pub(crate) async fn measure(server: &Server) {
     let (one, two, mut client) = two(server).await;
     let one = Arc::new(one.broke);
-    let (mut original, mut ours, mut times) =
+    let (mut awaited, mut ours, mut times) =
         (Rounds::default(), Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         let (theirs, rate);
-        theirs = one_by_one(server).await;
+        theirs = original::rate(&server.url(), PAYLOAD, 50_000).await;
         (client, rate) = as_fast_as_it_goes(&one, client).await;
-        original.add(theirs / 1e3);
+        awaited.add(theirs / 1e3);
         ours.add(rate / 1e3);
         times.add(rate / theirs);
     }
@@ -31,7 +30,7 @@ pub(crate) async fn measure(server: &Server) {
     );
     println!(
         "  JSON and an awaited PUBLISH for each: {}",
-        original.show(1)
+        awaited.show(1)
     );
     println!("  from one instance to the other: {}", ours.show(0));
     println!("  times as many: {}", times.show(1));
@@ -61,40 +60,6 @@ pub(crate) async fn profile(server: &Server) {
         (client, rate) = as_fast_as_it_goes(&one, client).await;
         println!("{rate:.0} messages/s");
     }
-}
-
-/// The way of the Go original, to compare with: each message is a JSON object, and its PUBLISH is awaited.
-async fn one_by_one(server: &Server) -> f64 {
-    const COUNT: u64 = 50_000;
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut subscriber = client.get_async_pubsub().await.unwrap();
-    subscriber.subscribe("original").await.unwrap();
-    let mut publisher = client.get_multiplexed_async_connection().await.unwrap();
-    let begun = Instant::now();
-    tokio::spawn(async move {
-        let payload = "x".repeat(PAYLOAD);
-        for number in 0..COUNT {
-            let message = serde_json::json!({
-                "id": number.to_string(),
-                "fromClient": "one",
-                "toClient": ["two"],
-                "message": payload,
-                "metadata": {},
-            });
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg("original").arg(message.to_string());
-            let receivers: i64 = publish.query_async(&mut publisher).await.unwrap();
-            assert_eq!(receivers, 1);
-        }
-    });
-    let mut messages = subscriber.on_message();
-    for _ in 0..COUNT {
-        let message = messages.next().await.unwrap();
-        let message: serde_json::Value =
-            serde_json::from_slice(message.get_payload_bytes()).unwrap();
-        assert_eq!(message["message"].as_str().unwrap().len(), PAYLOAD);
-    }
-    COUNT as f64 / begun.elapsed().as_secs_f64()
 }
 
 /// From a program on one instance to a client of the other.

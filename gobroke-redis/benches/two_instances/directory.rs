@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gobroke_core::{Broke, Message, testing::TestClient};
 
-use crate::{Instance, ROUNDS, Rounds, number, server::Server, start, start_with};
+use crate::{Instance, ROUNDS, number, rounds::Rounds, server::Server, start, start_with};
 
 const CLIENTS: usize = 100_000;
 

@@ -13,6 +13,8 @@
 
 mod carry;
 mod directory;
+mod original;
+mod rounds;
 #[path = "../../tests/support/server.rs"]
 #[allow(dead_code, reason = "a part of it is used")]
 mod server;
@@ -61,30 +63,6 @@ fn main() {
             directory::measure(&server).await;
         }
     });
-}
-
-/// What was measured in each round.
-#[derive(Default)]
-struct Rounds(Vec<f64>);
-
-impl Rounds {
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_by(f64::total_cmp);
-    }
-
-    fn median(&self) -> f64 {
-        self.0[self.0.len() / 2]
-    }
-
-    /// The median, and from what to what.
-    fn show(&self, digits: usize) -> String {
-        let (least, most) = (self.0[0], self.0[self.0.len() - 1]);
-        format!(
-            "{:.digits$} ({least:.digits$} to {most:.digits$})",
-            self.median()
-        )
-    }
 }
 
 struct Instance {

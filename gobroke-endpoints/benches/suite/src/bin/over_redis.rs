@@ -26,6 +26,11 @@ use socketioxide::{
 use socketioxide_redis::{RedisAdapter, RedisAdapterCtr};
 use tokio_tungstenite::{connect_async, tungstenite};
 
+#[path = "../../../../../gobroke-redis/benches/two_instances/original.rs"]
+mod original;
+#[path = "../../../../../gobroke-redis/benches/two_instances/rounds.rs"]
+#[allow(dead_code, reason = "a part of it is used")]
+mod rounds;
 #[path = "../../../../../gobroke-redis/tests/support/server.rs"]
 #[allow(dead_code, reason = "a part of it is used")]
 mod server;
@@ -47,13 +52,13 @@ async fn main() -> Result<(), Error> {
     let redis = server::Server::start(&[]).await;
     let gobroke = GoBroke::start(&redis.url()).await?;
     let socketioxide = Socketioxide::start(&redis.url()).await?;
-    let mut rates = [const { Vec::new() }; 4];
+    let mut rates = [(); 4].map(|()| rounds::Rounds::default());
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
-        rates[0].push(gobroke.round(1_000_000).await?);
-        rates[1].push(socketioxide.round(20_000, 1).await?);
-        rates[2].push(socketioxide.round(100_000, TOGETHER).await?);
-        rates[3].push(original(&redis.url(), 30_000).await?);
+        rates[0].add(gobroke.round(1_000_000).await?);
+        rates[1].add(socketioxide.round(20_000, 1).await?);
+        rates[2].add(socketioxide.round(100_000, TOGETHER).await?);
+        rates[3].add(original::rate(&redis.url(), PAYLOAD, 30_000).await);
     }
     let names = [
         "GoBroke".to_owned(),
@@ -61,23 +66,19 @@ async fn main() -> Result<(), Error> {
         format!("socketioxide, {TOGETHER} emits at a time"),
         "JSON in an awaited PUBLISH".to_owned(),
     ];
-    let medians: Vec<f64> = rates.iter_mut().map(|rates| median(rates)).collect();
     println!(
         "| {PAYLOAD} bytes, two instances, one Redis | messages/s | rounds | GoBroke's, times |"
     );
     println!("|---|---|---|---|");
-    for ((name, rates), own) in names.iter().zip(&rates).zip(&medians) {
-        let (least, most) = (rates[0], rates[rates.len() - 1]);
-        let times = medians[0] / own;
-        println!("| {name} | {own:.0} | {least:.0} to {most:.0} | {times:.1} |");
+    for (name, own) in names.iter().zip(&rates) {
+        let times = rates[0].median() / own.median();
+        println!(
+            "| {name} | {:.0} | {} | {times:.1} |",
+            own.median(),
+            own.spread(0)
+        );
     }
     Ok(())
-}
-
-/// Sorts, too.
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }
 
 /// How many messages a second: `count` of them are sent by `send` and come to `client`, where `is_message` knows them.
@@ -221,38 +222,4 @@ impl Socketioxide {
 
 async fn on_connect<A: Adapter>(socket: SocketRef<A>) {
     socket.join("room");
-}
-
-/// The way of the Go original.
-async fn original(url: &str, count: u64) -> Result<f64, Error> {
-    let client = redis::Client::open(url)?;
-    let mut subscriber = client.get_async_pubsub().await?;
-    subscriber.subscribe("original").await?;
-    let mut publisher = client.get_multiplexed_async_connection().await?;
-    let begun = Instant::now();
-    let sending = tokio::spawn(async move {
-        let payload = "x".repeat(PAYLOAD);
-        for number in 0..count {
-            let message = serde_json::json!({
-                "id": number.to_string(),
-                "fromClient": "one",
-                "toClient": ["two"],
-                "message": payload,
-                "metadata": {},
-            });
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg("original").arg(message.to_string());
-            publish.query_async::<i64>(&mut publisher).await?;
-        }
-        Ok::<_, redis::RedisError>(())
-    });
-    let mut messages = subscriber.on_message();
-    for _ in 0..count {
-        let message = messages.next().await.ok_or("it closed")?;
-        let message: serde_json::Value = serde_json::from_slice(message.get_payload_bytes())?;
-        message["message"].as_str().ok_or("it is no message")?;
-    }
-    let rate = count as f64 / begun.elapsed().as_secs_f64();
-    sending.await??;
-    Ok(rate)
 }
