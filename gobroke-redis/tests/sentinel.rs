@@ -10,8 +10,9 @@ use gobroke_core::cluster::conformance;
 use tokio::time::{sleep, timeout};
 
 use self::support::{
+    apart::Apart,
     load::Load,
-    sentinel::{ACL, ASKING, Apart, MORE, Watched},
+    sentinel::{ACL, ASKING, MORE, Watched},
 };
 
 /// How long there is load before a failover and after it.

@@ -10,8 +10,9 @@ use gobroke_core::cluster::conformance;
 use tokio::time::sleep;
 
 use self::support::{
+    apart::Apart,
     load::Load,
-    sharded::{ACL, Apart, Sharded},
+    sharded::{ACL, Sharded},
 };
 
 /// How long there is load before a fault and after it.

@@ -6,6 +6,7 @@
     reason = "each test uses a part; a test's set-up may fail"
 )]
 
+pub(crate) mod apart;
 pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod proxy;

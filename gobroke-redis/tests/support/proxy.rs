@@ -1,12 +1,11 @@
 //! A proxy between one instance and Redis, or a sentinel, that can be cut.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
@@ -22,29 +21,6 @@ pub(crate) struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
     task: AbortHandle,
-}
-
-/// The proxies of each instance.
-#[derive(Default)]
-pub(crate) struct Proxies(Mutex<HashMap<String, Vec<Proxy>>>);
-
-impl Proxies {
-    pub(crate) fn belong_to(&self, instance: &str, proxies: Vec<Proxy>) {
-        self.0.lock().insert(instance.to_owned(), proxies);
-    }
-
-    /// Cuts an instance off from everything, or lets it through again.
-    pub(crate) fn cut(&self, instance: &str, cut: bool) {
-        self.0.lock()[instance]
-            .iter()
-            .for_each(|proxy| proxy.cut(cut));
-    }
-}
-
-/// A namespace that no other check of this program uses.
-pub(crate) fn namespace() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("apart-{}", COUNT.fetch_add(1, Relaxed))
 }
 
 /// Where a server is named by the first port, instances read the second, a proxy's.

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use gobroke_core::{
-    async_trait,
-    cluster::{Cluster, conformance::Setup},
-};
+use gobroke_core::async_trait;
 use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::{Client, RedisResult, Value};
@@ -19,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Far, Proxy, Server,
-    proxy::{Proxies, namespace},
+    apart::Shared,
     until,
     way::{Way, port},
 };
@@ -266,50 +263,17 @@ impl Watched {
     }
 }
 
-/// A cluster of instances beside others over the same servers, each behind proxies of its own.
-pub(crate) struct Apart {
-    watched: Arc<Watched>,
-    namespace: String,
-    proxies: Proxies,
-}
-
-impl Apart {
-    pub(crate) fn new(watched: &Arc<Watched>) -> Self {
-        Self {
-            watched: watched.clone(),
-            namespace: namespace(),
-            proxies: Proxies::default(),
-        }
-    }
-}
-
 #[async_trait]
-impl Setup for Apart {
-    async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
-        let (proxies, urls) = self.watched.proxies().await;
-        self.proxies.belong_to(instance, proxies);
+impl Shared for Watched {
+    async fn behind_proxies(&self) -> (Vec<Proxy>, RedisCluster) {
+        let (proxies, urls) = self.proxies().await;
         let asking = |url: String| url.replace("redis://", "redis://asking:secret@");
         let cluster = RedisCluster::sentinel(urls.into_iter().map(asking), "watched");
-        let cluster = cluster.login("router", "secret");
-        Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
+        (proxies, cluster.login("router", "secret"))
     }
 
-    async fn kill(&self, instance: &str) {
-        self.proxies.cut(instance, true);
-    }
-
-    fn lease(&self) -> Duration {
-        Duration::from_secs(8)
-    }
-
-    async fn away(&self, instance: &str, away: bool) -> bool {
-        self.proxies.cut(instance, away);
-        true
-    }
-
-    async fn lose_directory(&self) -> bool {
-        let acting = self.watched.acting().await;
-        self.watched.servers[acting].cli(&["FLUSHALL"]).await;
-        true
+    async fn lose_directory(&self, _: &str) {
+        let acting = self.acting().await;
+        self.servers[acting].cli(&["FLUSHALL"]).await;
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
-use gobroke_core::{
-    async_trait,
-    cluster::{Cluster, conformance::Setup},
-};
+use gobroke_core::async_trait;
 use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::Value;
@@ -13,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Far, Proxy, Server,
-    proxy::{Proxies, namespace},
+    apart::Shared,
     until,
     way::{Way, port},
 };
@@ -267,50 +264,17 @@ fn ranges<'a>(nodes: &'a str, id: &'a str) -> impl Iterator<Item = (u16, u16)> +
     })
 }
 
-/// A cluster of instances beside others over the same servers, each behind proxies of its own.
-pub(crate) struct Apart {
-    sharded: Arc<Sharded>,
-    namespace: String,
-    proxies: Proxies,
-}
-
-impl Apart {
-    pub(crate) fn new(sharded: &Arc<Sharded>) -> Self {
-        Self {
-            sharded: sharded.clone(),
-            namespace: namespace(),
-            proxies: Proxies::default(),
-        }
-    }
-}
-
 #[async_trait]
-impl Setup for Apart {
-    async fn cluster(&self, instance: &str) -> Arc<dyn Cluster> {
-        let (proxies, urls) = self.sharded.proxies().await;
-        self.proxies.belong_to(instance, proxies);
-        let cluster = RedisCluster::cluster(urls).login("router", "secret");
-        Arc::new(cluster.namespace(&self.namespace).lease(self.lease()))
+impl Shared for Sharded {
+    async fn behind_proxies(&self) -> (Vec<Proxy>, RedisCluster) {
+        let (proxies, urls) = self.proxies().await;
+        let cluster = RedisCluster::cluster(urls);
+        (proxies, cluster.login("router", "secret"))
     }
 
-    async fn kill(&self, instance: &str) {
-        self.proxies.cut(instance, true);
-    }
-
-    fn lease(&self) -> Duration {
-        Duration::from_secs(8)
-    }
-
-    async fn away(&self, instance: &str, away: bool) -> bool {
-        self.proxies.cut(instance, away);
-        true
-    }
-
-    async fn lose_directory(&self) -> bool {
-        let key = format!("{{{}}}", self.namespace);
-        let slot = self.sharded.slot_of(&key).await;
-        let master = self.sharded.master_of(slot).await;
-        self.sharded.servers[master].cli(&["FLUSHALL"]).await;
-        true
+    async fn lose_directory(&self, namespace: &str) {
+        let slot = self.slot_of(&format!("{{{namespace}}}")).await;
+        let master = self.master_of(slot).await;
+        self.servers[master].cli(&["FLUSHALL"]).await;
     }
 }
