@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gobroke_core::{Broke, Message, testing::TestClient};
+use gobroke_core::{Message, testing::TestClient};
 use tokio::sync::Semaphore;
 
 use crate::{PAYLOAD, ROUNDS, original, rounds::Rounds, server::Server, two};
@@ -14,13 +14,13 @@ use crate::{PAYLOAD, ROUNDS, original, rounds::Rounds, server::Server, two};
 /// Both in turn, so that neither has the better hour.
 pub(crate) async fn measure(server: &Server) {
     let (one, two, mut client) = two(server).await;
-    let one = Arc::new(one.broke);
+    let sender = Arc::new(one.endpoint.connect().await.unwrap());
     let (mut awaited, mut ours, mut times) =
         (Rounds::default(), Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         let (theirs, rate);
         theirs = original::rate(&server.url(), PAYLOAD, 50_000).await;
-        (client, rate) = as_fast_as_it_goes(&one, client).await;
+        (client, rate) = as_fast_as_it_goes(&sender, client).await;
         awaited.add(theirs / 1e3);
         ours.add(rate / 1e3);
         times.add(rate / theirs);
@@ -32,12 +32,15 @@ pub(crate) async fn measure(server: &Server) {
         "  JSON and an awaited PUBLISH for each: {}",
         awaited.show(1)
     );
-    println!("  from one instance to the other: {}", ours.show(0));
+    println!(
+        "  from a client of one instance to a client of the other: {}",
+        ours.show(0)
+    );
     println!("  times as many: {}", times.show(1));
     let (mut p50, mut p99) = (Rounds::default(), Rounds::default());
     for _ in 0..ROUNDS {
         let latencies;
-        (client, latencies) = at_20_000_a_second(&one, client).await;
+        (client, latencies) = at_20_000_a_second(&sender, client).await;
         let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] as f64 / 1e6;
         p50.add(at(0.5));
         p99.add(at(0.99));
@@ -47,46 +50,45 @@ pub(crate) async fn measure(server: &Server) {
         p50.show(2),
         p99.show(2)
     );
-    one.stop().await;
+    one.broke.stop().await;
     two.broke.stop().await;
 }
 
 /// Nothing but ours, to be looked at with `perf`.
 pub(crate) async fn profile(server: &Server) {
     let (one, _two, mut client) = two(server).await;
-    let one = Arc::new(one.broke);
+    let sender = Arc::new(one.endpoint.connect().await.unwrap());
     for _ in 0..ROUNDS {
         let rate;
-        (client, rate) = as_fast_as_it_goes(&one, client).await;
+        (client, rate) = as_fast_as_it_goes(&sender, client).await;
         println!("{rate:.0} messages/s");
     }
 }
 
-/// From a program on one instance to a client of the other.
-async fn as_fast_as_it_goes(one: &Arc<Broke>, mut client: TestClient) -> (TestClient, f64) {
+/// From a client of one instance to a client of the other.
+async fn as_fast_as_it_goes(from: &Arc<TestClient>, mut client: TestClient) -> (TestClient, f64) {
     const COUNT: u64 = 1_000_000;
-    // Bounded by what is under way, as a client's door would.
+    // Bounded by what is under way, as by clients that wait for answers.
     const UNDER_WAY: u64 = 10_000;
+    // What one read gives.
     const AT_ONCE: u64 = 64;
     let room = Arc::new(Semaphore::new(UNDER_WAY as usize));
     let to = client.id();
     let begun = Instant::now();
     let sender = tokio::spawn({
-        let (one, room) = (one.clone(), room.clone());
+        let (from, room) = (from.clone(), room.clone());
         async move {
             let payload = Bytes::from(vec![b'x'; PAYLOAD]);
             for _ in 0..COUNT / AT_ONCE {
                 room.acquire_many(AT_ONCE as u32).await.unwrap().forget();
-                for _ in 0..AT_ONCE {
-                    one.send(Message::new(payload.clone()).to_client(to))
-                        .unwrap();
-                }
+                let message = |_| Message::new(payload.clone()).to_client(to);
+                from.send_all((0..AT_ONCE).map(message).collect()).await;
             }
         }
     });
     let reader = tokio::spawn(async move {
         for number in 1..=COUNT {
-            client.next_text().await.unwrap();
+            client.next().await.unwrap();
             if number % AT_ONCE == 0 {
                 room.add_permits(AT_ONCE as usize);
             }
@@ -99,7 +101,7 @@ async fn as_fast_as_it_goes(one: &Arc<Broke>, mut client: TestClient) -> (TestCl
 }
 
 /// The times that messages took, in ns, in order.
-async fn at_20_000_a_second(one: &Broke, mut client: TestClient) -> (TestClient, Vec<u64>) {
+async fn at_20_000_a_second(from: &TestClient, mut client: TestClient) -> (TestClient, Vec<u64>) {
     let to = client.id();
     let count: u64 = 100_000;
     let begun = Instant::now();
@@ -118,7 +120,7 @@ async fn at_20_000_a_second(one: &Broke, mut client: TestClient) -> (TestClient,
         let due = (begun.elapsed().as_secs_f64() * 20_000.0) as u64;
         while sent < due.min(count) {
             let text = format!("{:>PAYLOAD$}", begun.elapsed().as_nanos());
-            one.send(Message::new(text).to_client(to)).unwrap();
+            from.send_message(Message::new(text).to_client(to)).await;
             sent += 1;
         }
         tokio::time::sleep(Duration::from_micros(50)).await;

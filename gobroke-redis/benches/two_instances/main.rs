@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p gobroke-redis --bench two_instances
-//! cargo bench -p gobroke-redis --bench two_instances -- carry | local | directory | profile
+//! cargo bench -p gobroke-redis --bench two_instances -- carry | local | directory | profile | list
 //! ```
 
 #![allow(
