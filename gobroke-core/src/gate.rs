@@ -348,7 +348,6 @@ impl Gate {
                 options.overflow,
             ),
             closed: AtomicBool::new(false),
-            in_turn: AtomicBool::new(false),
             told_left: AtomicBool::new(false),
             state: Mutex::new(ClientState {
                 metadata,

@@ -231,11 +231,7 @@ impl Running {
         router.draining.store(true, SeqCst);
         router.closing.cancel();
         until(logic_end, || {
-            let mut none = true;
-            router
-                .registry
-                .for_each_session(|client| none &= !client.in_turn.load(SeqCst));
-            none
+            router.lanes.iter().all(|lane| lane.doors.load(SeqCst) == 0)
         })
         .await;
         // All are told before the first is waited for.
