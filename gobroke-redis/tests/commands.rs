@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use gobroke_core::Message;
 use gobroke_redis::RedisCluster;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::support::{Server, load::start, until};
 
@@ -60,6 +60,27 @@ async fn a_million_local_messages_cost_no_command_but_heartbeats_and_batches() {
         };
         assert!(calls <= most, "{command}: {calls} of {most} at the most");
     }
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_is_written_once() {
+    let server = Server::start(&[]).await;
+    let one = start("one", RedisCluster::new(server.url())).await;
+    let two = start("two", RedisCluster::new(server.url())).await;
+    let ann = one.1.connect().await.unwrap();
+    until("she is known", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    // Each batch about clients reads what there is of them first.
+    let read = async || calls(&server).await.get("hmget").copied();
+    let before = read().await;
+    assert!(before.is_some());
+    // Twice as long as until last messages are written, which is once a second.
+    sleep(Duration::from_millis(2_200)).await;
+    assert_eq!(read().await, before);
     one.0.stop().await;
     two.0.stop().await;
 }

@@ -61,6 +61,15 @@ impl World {
         }
     }
 
+    /// Two that know each other, and what the first has sent the second is lost.
+    fn with_gap(bounds: &Bounds) -> Self {
+        let mut world = Self::new(4, 2, Faults::default(), bounds);
+        world.meet();
+        world.pass(10);
+        world.send_in_vain(&To::Instance(id(1)));
+        world
+    }
+
     /// All learn of all.
     fn meet(&mut self) {
         for index in 0..self.nodes.len() {
@@ -312,10 +321,7 @@ fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
         kept_line: 0,
         ..Bounds::default()
     };
-    let mut world = World::new(4, 2, Faults::default(), &bounds);
-    world.meet();
-    world.pass(10);
-    world.send_in_vain(&To::Instance(id(1)));
+    let mut world = World::with_gap(&bounds);
     // The origin's answer that nothing is held any more must not come either.
     world.nodes[0].up = false;
     let frame = world.nodes[0].lines.send(
@@ -354,12 +360,7 @@ fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
 
 #[test]
 fn nothing_is_given_up_of_an_origin_that_does_not_hear_the_question() {
-    let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
-    world.meet();
-    world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::Instance(id(1)));
-    world.faults.lose = 0;
+    let mut world = World::with_gap(&Bounds::default());
     world.nodes[0].hears = false;
     for _ in 0..200 {
         world.send(0, &To::Instance(id(1)));
@@ -374,12 +375,7 @@ fn nothing_is_given_up_of_an_origin_that_does_not_hear_the_question() {
 #[test]
 fn what_its_origin_keeps_no_longer_is_given_up_though_it_does_not_answer() {
     let bounds = Bounds::default();
-    let mut world = World::new(4, 2, Faults::default(), &bounds);
-    world.meet();
-    world.pass(10);
-    world.faults.lose = 1000;
-    world.send(0, &To::Instance(id(1)));
-    world.faults.lose = 0;
+    let mut world = World::with_gap(&bounds);
     world.nodes[0].hears = false;
     world.send(0, &To::Instance(id(1)));
     world.pass(bounds.keep.as_millis() as u64 + 200);
@@ -388,10 +384,7 @@ fn what_its_origin_keeps_no_longer_is_given_up_though_it_does_not_answer() {
 
 #[test]
 fn nothing_is_given_up_of_an_origin_that_cannot_be_heard() {
-    let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
-    world.meet();
-    world.pass(10);
-    world.send_in_vain(&To::Instance(id(1)));
+    let mut world = World::with_gap(&Bounds::default());
     world.send(0, &To::Instance(id(1)));
     world.nodes[0].up = false;
     world.pass(20_000);
