@@ -46,6 +46,8 @@ pub(crate) struct ClientShared {
     pub(crate) outbox: Outbox,
     /// Set with the close: senders look at it without a lock.
     pub(crate) closed: AtomicBool,
+    /// A turn of its door is under way: the drain waits for it.
+    pub(crate) in_turn: AtomicBool,
     /// Logic has been told that it left.
     pub(crate) told_left: AtomicBool,
     pub(crate) state: Mutex<ClientState>,

@@ -348,6 +348,7 @@ impl Gate {
                 options.overflow,
             ),
             closed: AtomicBool::new(false),
+            in_turn: AtomicBool::new(false),
             told_left: AtomicBool::new(false),
             state: Mutex::new(ClientState {
                 metadata,

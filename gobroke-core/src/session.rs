@@ -1,16 +1,6 @@
 //! [`Session`]: an endpoint's hold on one connection, and its two halves.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
-};
+use std::{fmt, future::poll_fn, sync::Arc};
 
 use tokio::time::timeout;
 
@@ -26,6 +16,10 @@ use crate::{
     error::Closed,
     gate::Slot,
     logic::{greeting::Greeting, run::caught},
+    sync::atomic::{
+        AtomicBool,
+        Ordering::{Relaxed, Release, SeqCst},
+    },
 };
 
 /// An endpoint's hold on one connection.
@@ -156,14 +150,7 @@ impl Incoming<'_> {
     /// # Errors
     /// [`Closed`] once the client is closed: read no more, and let [`Outgoing`] finish.
     pub async fn receive(&mut self, batch: &mut Batch) -> Result<(), Closed> {
-        self.heard();
-        if !batch.is_empty() {
-            let heartbeat = &self.client.0.heartbeat;
-            heartbeat
-                .spoke
-                .store(heartbeat.heard.load(Relaxed), Relaxed);
-            self.client.0.last_message.store(batch.began(), Relaxed);
-        }
+        self.came(batch);
         while !batch.is_empty() {
             self.ready(batch).await?;
             match self.turn(batch) {
@@ -186,6 +173,47 @@ impl Incoming<'_> {
             return Err(Closed);
         }
         Ok(())
+    }
+
+    /// The same, where nothing has to be waited for: mostly, and then it spares the future. Says whether the batch is
+    /// empty; what is left is for [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// [`Closed`] once the client is closed.
+    pub fn receive_now(&mut self, batch: &mut Batch) -> Result<bool, Closed> {
+        if self.waits() {
+            return Ok(false);
+        }
+        self.came(batch);
+        match self.turn(batch) {
+            Turned::Middleware(message) => batch.put_back_as_it_is(Inbound::Message(message)),
+            Turned::Done | Turned::Wait => {}
+        }
+        match self.client.is_closed() {
+            true => Err(Closed),
+            false => Ok(batch.is_empty()),
+        }
+    }
+
+    /// Whether the next turn may not begin at once.
+    fn waits(&self) -> bool {
+        let client = &self.client.0;
+        self.router.draining.load(Relaxed)
+            || client.is_closed()
+            || client.outbox.is_pressed()
+            || self.door.left.is_pressing(&self.router.lanes)
+            || self.door.greeting.is_some()
+    }
+
+    /// Notes when something came, and messages among it.
+    fn came(&self, batch: &Batch) {
+        self.heard();
+        if !batch.is_empty() {
+            let heartbeat = &self.client.0.heartbeat;
+            let heard = heartbeat.heard.load(Relaxed);
+            heartbeat.spoke.store(heard, Relaxed);
+            self.client.0.last_message.store(batch.began(), Relaxed);
+        }
     }
 
     /// Notes that something came, if only a pong: the ping clock starts anew. `receive` does so by itself.
@@ -357,21 +385,20 @@ impl Incoming<'_> {
 }
 
 /// A turn of a door, for which the drain waits.
-struct UnderWay<'a>(&'a AtomicUsize);
+struct UnderWay<'a>(&'a AtomicBool);
 
 impl<'a> UnderWay<'a> {
     fn begin(router: &Router, client: &'a Client) -> Option<Self> {
-        let doors = &client.0.lane.doors;
+        let under_way = Self(&client.0.in_turn);
         // Either the drain sees the turn, or the turn sees the drain.
-        doors.fetch_add(1, SeqCst);
-        let under_way = Self(doors);
+        under_way.0.store(true, SeqCst);
         (!router.draining.load(SeqCst)).then_some(under_way)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.0.store(false, Release);
     }
 }
 

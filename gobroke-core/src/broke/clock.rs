@@ -33,7 +33,10 @@ impl Clock {
 
     /// The tick of a moment; the first is 1, so that 0 can mean never.
     pub(crate) fn tick(&self) -> u32 {
-        (self.start.elapsed().as_millis() / TICK.as_millis()) as u32 + 1
+        // Every read asks: no division of 128 bits.
+        let since = self.start.elapsed();
+        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+        (millis / TICK.as_millis() as u64) as u32 + 1
     }
 }
 

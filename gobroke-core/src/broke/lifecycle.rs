@@ -231,7 +231,11 @@ impl Running {
         router.draining.store(true, SeqCst);
         router.closing.cancel();
         until(logic_end, || {
-            router.lanes.iter().all(|lane| lane.doors.load(SeqCst) == 0)
+            let mut none = true;
+            router
+                .registry
+                .for_each_session(|client| none &= !client.in_turn.load(SeqCst));
+            none
         })
         .await;
         // All are told before the first is waited for.

@@ -245,11 +245,7 @@ impl Reach {
             rejected: counters.rejected.get(),
             busy: counters.busy.get(),
             full: counters.full.get(),
-            delivered: router
-                .lanes
-                .iter()
-                .map(|lane| lane.delivered.load(std::sync::atomic::Ordering::Relaxed))
-                .sum(),
+            delivered: router.lanes.iter().map(|lane| lane.delivered.get()).sum(),
             dropped: counters.dropped.get(),
             unknown: counters.unknown.get(),
             accept_errors: counters.accept_errors.get(),

@@ -153,10 +153,19 @@ impl Router {
         let none_excluded = message.targets().excluded().next().is_none();
         match message.targets().as_slice() {
             [] => Err(SendError::NoTarget),
-            [Target::Client(id)] if none_excluded => match turn::client(&self.registry, *id) {
-                Some(client) if !client.is_closed() => self.to_client(message, client),
-                _ => self.to_many(message, by),
-            },
+            [Target::Client(id)] if none_excluded => {
+                let id = *id;
+                let Some(message) = turn::answer(&self.registry, id, message) else {
+                    return Ok(Receipt {
+                        clients: 1,
+                        ..Receipt::default()
+                    });
+                };
+                match turn::client(&self.registry, id) {
+                    Some(client) if !client.is_closed() => self.to_client(message, client),
+                    _ => self.to_many(message, by),
+                }
+            }
             [Target::Logic(name)] => {
                 let module = self.module(name)?;
                 self.to_logic(message, &module, by)

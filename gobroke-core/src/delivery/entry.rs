@@ -45,13 +45,6 @@ pub(crate) struct Many {
 }
 
 impl Entry {
-    pub(crate) fn message(&self) -> Option<&Message> {
-        match self {
-            Self::Message { message, .. } => Some(message),
-            _ => None,
-        }
-    }
-
     /// What its frame will need, about.
     pub(crate) fn payload(&self) -> usize {
         match self {

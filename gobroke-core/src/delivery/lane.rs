@@ -4,10 +4,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,7 +23,15 @@ use super::{
 };
 use crate::{
     client::ClientShared,
-    sync::{Instant, Mutex, MutexGuard, Notify, sleep_until},
+    stats::Counter,
+    sync::{
+        Instant, Mutex, MutexGuard, Notify,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+        sleep_until,
+    },
 };
 
 /// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
@@ -45,10 +50,10 @@ pub(crate) struct Lane {
     pub(crate) room: Arc<Room>,
     queue: Mutex<Queue>,
     passing: Mutex<Passing>,
+    /// Nothing is queued and nobody passes. It changes under the queue's lock.
+    quiet: AtomicBool,
     task: Notify,
-    pub(crate) delivered: AtomicU64,
-    /// Turns of its clients' doors that are under way: the drain waits for them.
-    pub(crate) doors: AtomicUsize,
+    pub(crate) delivered: Counter,
 }
 
 #[derive(Default)]
@@ -109,9 +114,9 @@ impl Lane {
             room: Arc::new(Room::new(usize::MAX, max_bytes)),
             queue: Mutex::default(),
             passing: Mutex::default(),
+            quiet: AtomicBool::new(true),
             task: Notify::new(),
-            delivered: AtomicU64::new(0),
-            doors: AtomicUsize::new(0),
+            delivered: Counter::default(),
         })
     }
 
@@ -127,6 +132,12 @@ impl Lane {
         }
         self.room.force(entry.weight());
         queue.entries.push_back(entry);
+        self.quiet.store(false, Release);
+    }
+
+    /// Whether nothing is queued and nobody passes: all that was ever queued before has reached the outboxes.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Acquire)
     }
 
     /// Appends what must not be refused, and sees to it that it is passed.
@@ -201,6 +212,7 @@ impl Lane {
         let done = !queue.left;
         if done {
             queue.phase = Phase::Idle;
+            self.quiet.store(queue.entries.is_empty(), Release);
         }
         done
     }
@@ -253,8 +265,8 @@ impl Lane {
         }
     }
 
-    fn count(&self, tally: &Tally) {
-        self.delivered.fetch_add(tally.delivered, Relaxed);
+    pub(super) fn count(&self, tally: &Tally) {
+        self.delivered.add(tally.delivered);
         let stats = &self.context.stats;
         stats.writes.add(tally.writes);
         for (counter, by) in [

@@ -1,5 +1,6 @@
 //! [`Outbox`]: what one client's socket did not take, bounded, in order.
 
+mod answers;
 mod chunk;
 mod state;
 mod writing;
@@ -11,6 +12,7 @@ use std::{
 
 pub use self::chunk::Frames;
 use self::{
+    answers::Answers,
     chunk::Chunk,
     state::State,
     writing::{guarded, write, write_chunks},
@@ -20,7 +22,7 @@ use super::{
     run::{Draft, Mark, Memory, Run},
     wire::Wire,
 };
-use crate::{CloseReason, sync::Mutex};
+use crate::{CloseReason, Message, client::ClientShared, sync::Mutex};
 
 /// What waits for one client's socket.
 ///
@@ -52,6 +54,8 @@ pub(crate) enum Over {
     Slow,
     /// The socket, or the wire's code, failed.
     Lost,
+    /// Its encoder panicked.
+    Failed,
 }
 
 /// The state of a client's outbox.
@@ -82,17 +86,67 @@ impl Outbox {
         }
     }
 
-    /// Takes messages for the client: writes what the socket takes now, keeps the rest.
+    /// Keeps an answer to the client whose turn is under way: it goes before all that is delivered from now on, and at
+    /// the latest with the [`flush`](Self::flush) that ends the turn. Gives it back where something waits.
+    pub(crate) fn answer(&self, message: Message) -> Option<Message> {
+        let mut state = self.state.lock();
+        let is_free = state.chunks.is_empty() && state.closing.is_none() && !state.ended;
+        if !is_free || self.is_full(&state) {
+            return Some(message);
+        }
+        Answers::push(&mut state.answers, message)
+    }
+
+    /// Delivers the answers that were kept.
+    pub(crate) fn flush(&self, client: &ClientShared) -> Delivered {
+        self.deliver(client, &[], &[], || {
+            Run::new(Draft::default(), &client.lane.context.memory)
+        })
+    }
+
+    /// Takes messages for its client, behind the answers that were kept: writes what the socket takes now, keeps the rest.
     ///
     /// `keep` gives the run that holds exactly these bytes and marks; it is asked only if something has to be kept.
     /// The bound is judged by what was held before: a run larger than the bound is no slow reader.
     pub(crate) fn deliver(
         &self,
+        client: &ClientShared,
         bytes: &[u8],
         marks: &[Mark],
         keep: impl FnOnce() -> Arc<Run>,
     ) -> Delivered {
         let mut state = self.state.lock();
+        let Some(answers) = state.answers.take() else {
+            return self.take(&mut state, bytes, marks, keep);
+        };
+        let memory = &client.lane.context.memory;
+        let delivered = answers.encoded(&client.encoder, |draft| {
+            draft.append(bytes, marks);
+            self.take(&mut state, &draft.bytes, &draft.marks, || {
+                Run::new(draft.copy(), memory)
+            })
+        });
+        // What hangs on a message is dropped without the lock.
+        drop(state);
+        let failed = Delivered {
+            dropped: (answers.len() + marks.len()) as u32,
+            over: Some(Over::Failed),
+            ..Delivered::default()
+        };
+        answers.spare();
+        delivered.unwrap_or(failed)
+    }
+
+    fn take(
+        &self,
+        state: &mut State,
+        bytes: &[u8],
+        marks: &[Mark],
+        keep: impl FnOnce() -> Arc<Run>,
+    ) -> Delivered {
+        if marks.is_empty() {
+            return Delivered::default();
+        }
         let count = marks.len() as u32;
         if state.closing.is_some() || state.ended {
             return Delivered {
@@ -100,8 +154,8 @@ impl Outbox {
                 ..Delivered::default()
             };
         }
-        if state.bytes >= self.max_bytes || state.messages >= self.max_messages {
-            return self.overflow(&mut state, marks, keep);
+        if self.is_full(state) {
+            return self.overflow(state, marks, keep);
         }
         let mut at = 0;
         if state.chunks.is_empty()
@@ -168,9 +222,7 @@ impl Outbox {
                 continue;
             }
             if !mark.control {
-                while (state.bytes >= self.max_bytes || state.messages >= self.max_messages)
-                    && state.drop_oldest()
-                {
+                while self.is_full(state) && state.drop_oldest() {
                     delivered.dropped += 1;
                 }
             }
@@ -207,7 +259,7 @@ impl Outbox {
     pub(crate) fn end(&self, reason: CloseReason) -> usize {
         let mut state = self.state.lock();
         state.end(reason);
-        std::mem::take(&mut state.lost)
+        std::mem::take(&mut state.lost) as usize
     }
 
     /// Whether its wire panicked.
@@ -231,13 +283,13 @@ impl Outbox {
                     }
                     continue;
                 }
-                state.writer = Some(cx.waker().clone());
+                state.write_later(cx);
                 return Poll::Pending;
             }
             let State { chunks, wire, .. } = &mut *state;
             let Some(wire) = wire else {
                 // Without a wire, `next` takes what waits.
-                state.writer = Some(cx.waker().clone());
+                state.write_later(cx);
                 return Poll::Pending;
             };
             match write_chunks(&mut **wire, chunks) {
@@ -245,7 +297,7 @@ impl Outbox {
                     Ok(Poll::Ready(Ok(()))) => {}
                     Ok(Poll::Ready(Err(error))) | Err(error) => state.fail(&error),
                     Ok(Poll::Pending) => {
-                        state.writer = Some(cx.waker().clone());
+                        state.write_later(cx);
                         return Poll::Pending;
                     }
                 },
@@ -274,7 +326,7 @@ impl Outbox {
                 state.ended = true;
                 return Poll::Ready(None);
             }
-            state.writer = Some(cx.waker().clone());
+            state.write_later(cx);
             return Poll::Pending;
         };
         state.handed = chunk.len();
@@ -294,7 +346,7 @@ impl Outbox {
     /// Ready once half of it is free (or it has ended): what its client's door waits for.
     pub(crate) fn poll_eased(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if !self.is_pressed(&state) {
+        if !self.presses(&state) {
             state.door = None;
             return Poll::Ready(());
         }
@@ -312,14 +364,23 @@ impl Outbox {
         Poll::Pending
     }
 
-    fn is_pressed(&self, state: &State) -> bool {
+    fn is_full(&self, state: &State) -> bool {
+        state.bytes >= self.max_bytes || state.messages >= self.max_messages
+    }
+
+    /// Whether more than half of it is taken.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.presses(&self.state.lock())
+    }
+
+    fn presses(&self, state: &State) -> bool {
         state.closing.is_none()
             && !state.ended
             && (state.bytes > self.max_bytes / 2 || state.messages > self.max_messages / 2)
     }
 
     fn ease_door(&self, state: &mut State) {
-        if !self.is_pressed(state)
+        if !self.presses(state)
             && let Some(door) = state.door.take()
         {
             door.wake();

@@ -1,11 +1,15 @@
 //! [`Run`]: many messages as one slice of bytes, with their offsets.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use super::Overflow;
+use super::{Overflow, wire::Encoder};
+use crate::Message;
 
 /// How many bytes of messages a pass joins into one run at the most. A larger message goes alone.
 pub(crate) const MAX_RUN: usize = if cfg!(gobroke_interleavings) {
@@ -32,6 +36,45 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Appends a message's frame; false where the encoder panicked, and then nothing is left of it.
+    pub(crate) fn encode(&mut self, message: &Message, encoder: &Arc<dyn Encoder>) -> bool {
+        let length = self.bytes.len();
+        let encode = || encoder.message(message, &mut self.bytes);
+        if catch_unwind(AssertUnwindSafe(encode)).is_err() {
+            self.bytes.truncate(length);
+            return false;
+        }
+        if self.bytes.len() > length {
+            self.mark(false, message.overflow());
+        }
+        true
+    }
+
+    /// Appends frames.
+    pub(crate) fn append(&mut self, bytes: &[u8], marks: &[Mark]) {
+        let before = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        self.marks.extend(marks.iter().map(|mark| Mark {
+            end: before + mark.end,
+            ..*mark
+        }));
+    }
+
+    /// The same in memory of its own, as much as it needs.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            bytes: self.bytes.to_vec(),
+            marks: self.marks.to_vec(),
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.marks.clear();

@@ -20,10 +20,11 @@ use smallvec::SmallVec;
 
 use super::{
     lane::{Lane, SLICE},
+    pass::Tally,
     room::{Room, Want},
 };
 use crate::{
-    ClientId, Moment, Name,
+    ClientId, Message, Moment, Name,
     broke::router::Router,
     client::ClientShared,
     logic::module::Module,
@@ -39,10 +40,13 @@ struct Under {
     lanes: SmallVec<[Arc<Lane>; 4]>,
     /// Queues that were found above half when they were fed, or without room.
     pressed: Pressed,
+    /// The client whose turn it is, of a door's; and whether its outbox keeps answers until the end.
+    own: Option<Arc<ClientShared>>,
+    answered: bool,
     known: Known,
 }
 
-/// What the turn has looked up: sixteen messages of one read ask for the same module and answer the same client.
+/// What the turn has looked up: sixteen messages of one read ask for the same module.
 #[derive(Default)]
 struct Known {
     client: Option<Arc<ClientShared>>,
@@ -87,7 +91,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let (lanes, known) = UNDER.with_borrow_mut(|under| {
+        let (lanes, known, own, answered) = UNDER.with_borrow_mut(|under| {
             under.depth -= 1;
             match under.depth {
                 0 => {
@@ -96,12 +100,16 @@ impl Drop for Turn {
                     (
                         std::mem::take(&mut under.lanes),
                         std::mem::take(&mut under.known),
+                        under.own.take(),
+                        std::mem::take(&mut under.answered),
                     )
                 }
-                _ => (SmallVec::new(), Known::default()),
+                _ => (SmallVec::new(), Known::default(), None, false),
             }
         });
         drop(known);
+        // After the passes: one that has something for the client writes both at once.
+        let _answered = own.filter(|_| answered).map(Answered);
         let mut unpassed = Unpassed(lanes);
         if unpassed.0.is_empty() || std::thread::panicking() {
             return;
@@ -126,21 +134,51 @@ impl Drop for Unpassed {
     }
 }
 
+/// A client whose outbox keeps answers. Dropping it writes them.
+struct Answered(Arc<ClientShared>);
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        let lane = &self.0.lane;
+        let mut tally = Tally::default();
+        tally.flush(&self.0, &lane.context);
+        lane.count(&tally);
+        lane.context.relieve();
+    }
+}
+
 /// Keeps in mind the client whose turn it is: most are answered.
 pub(crate) fn met(client: &Arc<ClientShared>) {
     UNDER.with_borrow_mut(|under| {
-        if under.depth == 1 && under.known.client.is_none() {
-            under.known.client = Some(client.clone());
+        if under.depth == 1 {
+            under.own = Some(client.clone());
         }
     });
 }
 
+/// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
+/// is queued there that the answer would overtake, or is in its outbox. Gives back what it does not keep.
+pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, message: Message) -> Option<Message> {
+    UNDER.with_borrow_mut(|under| match &under.own {
+        Some(own) if is_meant(own, id, registry) && own.lane.is_quiet() => {
+            let back = own.outbox.answer(message);
+            under.answered |= back.is_none();
+            back
+        }
+        _ => Some(message),
+    })
+}
+
+fn is_meant(known: &ClientShared, id: ClientId, registry: &Arc<Registry>) -> bool {
+    known.id == id && !known.is_closed() && Arc::ptr_eq(&known.lane.context.registry, registry)
+}
+
 /// A client that the turn has met, or that it looks up now and keeps in mind.
 pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<ClientShared>> {
-    let is_meant = |known: &&Arc<ClientShared>| {
-        known.id == id && !known.is_closed() && Arc::ptr_eq(&known.lane.context.registry, registry)
-    };
-    let known = UNDER.with_borrow(|under| under.known.client.as_ref().filter(is_meant).cloned());
+    let known = UNDER.with_borrow(|under| {
+        let mut known = [&under.own, &under.known.client].into_iter().flatten();
+        known.find(|known| is_meant(known, id, registry)).cloned()
+    });
     if known.is_some() {
         return known;
     }

@@ -167,8 +167,11 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
             if self.batch.is_empty() {
                 incoming.heard();
             } else {
-                // In a box: it is a kilobyte, which an idle connection would keep room for.
-                let received = Box::pin(incoming.receive(&mut self.batch)).await;
+                let received = match incoming.receive_now(&mut self.batch) {
+                    // In a box: it is a kilobyte, which an idle connection would keep room for.
+                    Ok(false) => Box::pin(incoming.receive(&mut self.batch)).await,
+                    done => done.map(drop),
+                };
                 if received.is_err() {
                     break;
                 }

@@ -18,9 +18,9 @@ use shuttle::{
     thread,
 };
 
-use self::world::{Lines, Plug, World, below, options, runtime};
+use self::world::{Lines, Plug, World, below, chance, options, runtime};
 use super::{lane::Lane, room::Room};
-use crate::{Batch, Broke, Encoder, Message};
+use crate::{Batch, Broke, CloseReason, Encoder, Message};
 
 /// Runs a test under schedules by chance, and under those that change thread in few, chosen places.
 fn check(schedules: usize, test: impl Fn() + Send + Sync + 'static) {
@@ -116,6 +116,76 @@ fn a_door_that_finds_a_lane_full_goes_on_when_there_is_room() {
         world.settle();
         let frames: usize = plugs.iter().map(|plug| plug.frames(true).len()).sum();
         assert_eq!(frames, 2 + 8, "two welcomes, and all that was sent");
+        drop(sessions);
+        world.settle();
+        world.stop();
+    });
+}
+
+#[test]
+fn answers_keep_their_place_among_all_that_their_turn_sends() {
+    check(4000, || {
+        let world = World::new(Broke::builder().lanes(2), options());
+        let encoder: Arc<dyn Encoder> = Arc::new(Lines);
+        let plugs = [Plug::new(&encoder, true), Plug::new(&encoder, true)];
+        let [(one, _first), (other, _second)] = plugs.each_ref().map(|plug| world.open(&[], plug));
+        let ids = [one.client().id(), other.client().id()];
+        let closes = chance(2);
+        let doors = [one, other]
+            .into_iter()
+            .enumerate()
+            .map(|(by, mut session)| {
+                thread::spawn(move || {
+                    let mut got = [Vec::new(), Vec::new()];
+                    let mut place = 0;
+                    for _ in 0..2 {
+                        let mut batch = Batch::new();
+                        for _ in 0..4 {
+                            place += 1;
+                            let message = Message::new(format!("{by}.{place}"));
+                            let to = below(4);
+                            let message = match to {
+                                0 => message.to_all(),
+                                1 => message.to_client(ids[1 - by]),
+                                _ => message.to_client(ids[by]),
+                            };
+                            batch.push(message);
+                            for (client, got) in got.iter_mut().enumerate() {
+                                if to == 0 || (to == 1) == (client != by) {
+                                    got.push(format!("{by}.{place}"));
+                                }
+                            }
+                        }
+                        block_on(session.halves().0.receive(&mut batch)).expect("it is open");
+                    }
+                    if by == 0 && closes {
+                        session.close(CloseReason::Normal);
+                    }
+                    (session, got)
+                })
+            });
+        let doors: Vec<_> = doors.collect();
+        let (sessions, sent): (Vec<_>, Vec<_>) = doors
+            .into_iter()
+            .map(|door| door.join().expect("it did not panic"))
+            .unzip();
+        world.settle();
+        for (client, plug) in plugs.iter().enumerate() {
+            let frames = plug.frames(true);
+            for (by, got) in sent.iter().enumerate() {
+                let of = format!("{by}.");
+                let of_it: Vec<_> = frames
+                    .iter()
+                    .filter(|frame| frame.starts_with(&of))
+                    .collect();
+                if client == 0 && by == 1 && closes {
+                    // What came behind the close is dropped.
+                    assert!(got[client].iter().collect::<Vec<_>>().starts_with(&of_it));
+                } else {
+                    assert_eq!(of_it, got[client].iter().collect::<Vec<_>>());
+                }
+            }
+        }
         drop(sessions);
         world.settle();
         world.stop();

@@ -1,8 +1,14 @@
 //! [`State`]: what an outbox holds under its lock.
 
-use std::{collections::VecDeque, io, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use super::{
+    answers::Answers,
     chunk::Chunk,
     writing::{Panicked, guarded},
 };
@@ -16,6 +22,8 @@ use crate::{
 
 #[derive(Default)]
 pub(super) struct State {
+    /// What a turn under way answers: it goes before all that comes.
+    pub(super) answers: Option<Box<Answers>>,
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) bytes: usize,
     pub(super) messages: usize,
@@ -35,7 +43,7 @@ pub(super) struct State {
     /// How many bytes left it, ever: what a write stall is seen by.
     pub(super) left: u64,
     /// Messages that waited when it ended, and that nobody has counted yet.
-    pub(super) lost: usize,
+    pub(super) lost: u32,
     /// The wire's code panicked.
     pub(super) panicked: bool,
 }
@@ -50,6 +58,14 @@ impl State {
         self.bytes += chunk.len();
         self.messages += (chunk.last - chunk.first) as usize;
         self.chunks.push_back(chunk);
+    }
+
+    /// Notes who writes; mostly it is the same task as before.
+    pub(super) fn write_later(&mut self, cx: &Context<'_>) {
+        match &mut self.writer {
+            Some(writer) => writer.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
     }
 
     /// Takes messages for which the encoder wrote nothing off the front: no write would.
@@ -162,7 +178,7 @@ impl State {
         self.ended = true;
         self.chunks = VecDeque::new();
         self.bytes = 0;
-        self.lost += std::mem::take(&mut self.messages);
+        self.lost += std::mem::take(&mut self.messages) as u32;
         let wire = self.wire.take();
         self.panicked |= guarded(|| drop(wire)).is_err();
         self.wake();

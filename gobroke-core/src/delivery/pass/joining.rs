@@ -8,7 +8,6 @@ use std::{
 
 use super::{Merged, Pass, Pending, Pick, key};
 use crate::{
-    Message,
     client::ClientShared,
     delivery::{
         context::LaneContext,
@@ -162,19 +161,20 @@ impl Pass {
 /// Appends an entry's frame; false where the encoder panicked.
 pub(super) fn encode(entry: &Entry, encoder: &Arc<dyn Encoder>, draft: &mut Draft) -> bool {
     let length = draft.bytes.len();
-    let encoded = catch_unwind(AssertUnwindSafe(|| match entry {
-        Entry::Message { message, .. } => encoder.message(message, &mut draft.bytes),
+    match entry {
+        Entry::Message { message, .. } => return draft.encode(message, encoder),
         Entry::Frame { frame, .. } => draft.bytes.extend_from_slice(frame),
-        Entry::Admit(client) => client.welcome(&mut draft.bytes),
+        Entry::Admit(client) => {
+            let welcome = || client.welcome(&mut draft.bytes);
+            if catch_unwind(AssertUnwindSafe(welcome)).is_err() {
+                draft.bytes.truncate(length);
+                return false;
+            }
+        }
         Entry::Join(..) | Entry::Leave(..) | Entry::Close(..) | Entry::Forget(_) => {}
-    }));
-    if encoded.is_err() {
-        draft.bytes.truncate(length);
-        return false;
     }
     if draft.bytes.len() > length {
-        let overflow = entry.message().and_then(Message::overflow);
-        draft.mark(entry.message().is_none(), overflow);
+        draft.mark(true, None);
     }
     true
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::{Pass, joining::encode};
+use super::{Pass, Tally, joining::encode};
 use crate::{
     CloseReason,
     client::ClientShared,
@@ -11,7 +11,7 @@ use crate::{
         entry::Entry,
         members::{Members, NONE, Slot},
         outbox::{Delivered, Over},
-        run::{Draft, Mark, Run},
+        run::Run,
     },
     sync::Instant,
 };
@@ -98,7 +98,7 @@ impl Pass {
             Some(run) => {
                 let delivered = client
                     .outbox
-                    .deliver(run.bytes(), run.marks(), || run.clone());
+                    .deliver(client, run.bytes(), run.marks(), || run.clone());
                 self.settle(client, delivered, context);
             }
             None => client.fail(&context.stats),
@@ -115,11 +115,16 @@ impl Pass {
             draft.clear();
             if self.share(&pending, members, &client, context, &mut draft) {
                 if !draft.is_empty() {
-                    let kept = || Run::new(copy(&draft.bytes, &draft.marks), &context.memory);
-                    let delivered = client.outbox.deliver(&draft.bytes, &draft.marks, kept);
+                    let kept = || Run::new(draft.copy(), &context.memory);
+                    let delivered =
+                        client
+                            .outbox
+                            .deliver(&client, &draft.bytes, &draft.marks, kept);
                     self.settle(&client, delivered, context);
                 }
                 if let Some(reason) = pending.close.take() {
+                    // Nothing follows the close.
+                    self.flush(&client, context);
                     close(&client, reason, context);
                 }
             } else {
@@ -141,8 +146,10 @@ impl Pass {
         let mut draft = std::mem::take(&mut self.scratch);
         draft.clear();
         if encode(entry, &client.encoder, &mut draft) {
-            let kept = || Run::new(copy(&draft.bytes, &draft.marks), &context.memory);
-            let delivered = client.outbox.deliver(&draft.bytes, &draft.marks, kept);
+            let kept = || Run::new(draft.copy(), &context.memory);
+            let delivered = client
+                .outbox
+                .deliver(client, &draft.bytes, &draft.marks, kept);
             self.settle(client, delivered, context);
         } else {
             client.fail(&context.stats);
@@ -150,26 +157,38 @@ impl Pass {
         self.scratch = draft;
     }
 
-    /// Counts what became of a delivery, and ends the client where it is over.
     fn settle(&mut self, client: &Arc<ClientShared>, delivered: Delivered, context: &LaneContext) {
-        self.tally.delivered += u64::from(delivered.taken);
-        self.tally.dropped += u64::from(delivered.dropped);
-        self.tally.writes += 1;
-        match delivered.over {
-            None => {}
-            Some(Over::Lost) => client.closed.store(true, Relaxed),
-            Some(Over::Slow) => {
-                self.tally.slow += 1;
-                context.cut(client, CloseReason::SlowConsumer);
-            }
-        }
+        self.tally.settle(client, delivered, context);
+    }
+
+    fn flush(&mut self, client: &Arc<ClientShared>, context: &LaneContext) {
+        self.tally.flush(client, context);
     }
 }
 
-fn copy(bytes: &[u8], marks: &[Mark]) -> Draft {
-    Draft {
-        bytes: bytes.to_vec(),
-        marks: marks.to_vec(),
+impl Tally {
+    /// Writes what a turn answered its client.
+    pub(crate) fn flush(&mut self, client: &Arc<ClientShared>, context: &LaneContext) {
+        let delivered = client.outbox.flush(client);
+        if delivered != Delivered::default() {
+            self.settle(client, delivered, context);
+        }
+    }
+
+    /// Counts what became of a delivery, and ends the client where it is over.
+    fn settle(&mut self, client: &Arc<ClientShared>, delivered: Delivered, context: &LaneContext) {
+        self.delivered += u64::from(delivered.taken);
+        self.dropped += u64::from(delivered.dropped);
+        self.writes += 1;
+        match delivered.over {
+            None => {}
+            Some(Over::Lost) => client.closed.store(true, Relaxed),
+            Some(Over::Failed) => client.fail(&context.stats),
+            Some(Over::Slow) => {
+                self.slow += 1;
+                context.cut(client, CloseReason::SlowConsumer);
+            }
+        }
     }
 }
 

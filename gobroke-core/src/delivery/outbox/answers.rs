@@ -1,0 +1,74 @@
+//! [`Answers`]: what a turn answers the client whose turn it is, until that ends.
+
+use std::{cell::Cell, sync::Arc};
+
+use crate::{
+    Message,
+    delivery::{
+        run::{Draft, MAX_RUN},
+        wire::Encoder,
+    },
+};
+
+/// A turn keeps so many answers; what is more goes through the lane, which has a bound of its own.
+const MOST: usize = 1024;
+
+/// Lists of more answers than this are not kept.
+const SPARE: usize = 64;
+
+thread_local! {
+    /// The last list that was emptied on this thread: an idle client holds none.
+    static SPARED: Cell<Option<Box<Answers>>> = const { Cell::new(None) };
+    /// What answers are encoded into.
+    static SCRATCH: Cell<Draft> = const { Cell::new(Draft::new()) };
+}
+
+/// Answers of a turn under way, in order.
+#[derive(Default)]
+pub(super) struct Answers {
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Answers {
+    /// Appends one, unless there are as many as a run takes; then it is given back.
+    pub(super) fn push(kept: &mut Option<Box<Self>>, message: Message) -> Option<Message> {
+        let answers = kept.get_or_insert_with(|| SPARED.take().unwrap_or_default());
+        if answers.messages.len() >= MOST || answers.bytes >= MAX_RUN {
+            return Some(message);
+        }
+        answers.bytes += message.payload().len();
+        answers.messages.push(message);
+        None
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Encodes them, and hands them over; not if the encoder panicked.
+    pub(super) fn encoded<T>(
+        &self,
+        encoder: &Arc<dyn Encoder>,
+        take: impl FnOnce(&mut Draft) -> T,
+    ) -> Option<T> {
+        let mut draft = SCRATCH.take();
+        draft.clear();
+        let encoded = self
+            .messages
+            .iter()
+            .all(|message| draft.encode(message, encoder));
+        let taken = encoded.then(|| take(&mut draft));
+        SCRATCH.set(draft);
+        taken
+    }
+
+    /// Keeps its memory for the next.
+    pub(super) fn spare(mut self: Box<Self>) {
+        self.messages.clear();
+        self.bytes = 0;
+        if self.messages.capacity() <= SPARE {
+            SPARED.set(Some(self));
+        }
+    }
+}
