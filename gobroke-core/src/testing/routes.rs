@@ -15,15 +15,15 @@ pub struct Routes(Cache<ClientId, InstanceId>);
 impl Routes {
     /// One that remembers these clients.
     pub fn of(clients: &[ClientId], at: &InstanceId) -> Self {
-        let mut routes = Cache::new(CLIENTS);
+        let mut routes = Cache::new(CLIENTS, |_| 1);
         for client in clients {
-            routes.insert(*client, at.clone(), 1);
+            routes.insert(*client, at.clone());
         }
         Self(routes)
     }
 
     /// As each message asks for each of its targets.
     pub fn find(&mut self, client: ClientId) -> Option<&InstanceId> {
-        self.0.get_mut(&client, |_| 1).map(|at| &*at)
+        self.0.get(&client)
     }
 }

@@ -172,8 +172,9 @@ fn unpack(outgoing: &mut Outgoing, out: &mut Out, work: &mut VecDeque<Work>) {
 fn learn(outgoing: &mut Outgoing, cargo: &Cargo, origin: &InstanceId) {
     if let Source::Client(client) = cargo.load.source()
         && cargo.native
+        && outgoing.routes.get(client) != Some(origin)
     {
-        outgoing.routes.insert(*client, origin.clone(), 1);
+        outgoing.routes.insert(*client, origin.clone());
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn new() -> Self {
         Self {
-            known: Cache::new(BOUND),
+            known: Cache::new(BOUND, weight),
             loading: HashMap::new(),
             expected: HashMap::new(),
             crowded: 0,
@@ -47,9 +47,7 @@ impl Groups {
     }
 
     pub(super) fn get(&mut self, group: &str) -> Option<&[InstanceId]> {
-        self.known
-            .get_mut(group, weight)
-            .map(|instances| &**instances)
+        self.known.get(group).map(|instances| &**instances)
     }
 
     /// Notes that a group is looked up. Says whether it was not yet.
@@ -72,17 +70,17 @@ impl Groups {
             add(&mut instances, &added);
         }
         if era == self.era {
-            self.known
-                .insert(group.clone(), instances.clone(), weight(&instances));
+            self.known.insert(group.clone(), instances.clone());
         }
         instances
     }
 
     /// An instance has members from now on. Those who do not care for the group ignore it.
     pub(super) fn gained(&mut self, group: &Name, instance: &InstanceId) {
-        if let Some(instances) = self.known.get_mut(&**group, weight) {
-            add(instances, instance);
-        } else if let Some(added) = self.loading.get_mut(group) {
+        let known = self
+            .known
+            .change(&**group, |instances| add(instances, instance));
+        if let Some(added) = self.loading.get_mut(group).filter(|_| !known) {
             add(added, instance);
         }
     }
@@ -101,7 +99,7 @@ impl Groups {
         let expected = self.expected.entry(group.clone()).or_default();
         expected.retain(|(known, _)| known != instance);
         expected.push((instance.clone(), now));
-        let known = self.known.get_mut(&**group, weight).is_some();
+        let known = self.known.get(&**group).is_some();
         let load = !known && self.loading.len() < LOADING && self.load(group);
         self.gained(group, instance);
         load
@@ -116,9 +114,9 @@ impl Groups {
         {
             return;
         }
-        if let Some(instances) = self.known.get_mut(group, weight) {
+        self.known.change(group, |instances| {
             instances.retain(|known| known != instance);
-        }
+        });
     }
 
     /// An instance is gone.

@@ -100,7 +100,7 @@ impl Outgoing {
             carrier,
             readiness: Readiness::Ready,
             instances: BTreeSet::new(),
-            routes: Cache::new(CLIENTS),
+            routes: Cache::new(CLIENTS, |_| 1),
             groups: Groups::new(),
             counts: Counts::default(),
             own: Vec::new(),

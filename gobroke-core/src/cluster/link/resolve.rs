@@ -76,7 +76,7 @@ impl Outgoing {
     fn find(&mut self, resolving: &mut Resolving, key: &Key) -> bool {
         match key {
             _ if self.instances.is_empty() => resolving.found(key, &[]),
-            Key::Client(id) => match self.routes.get_mut(id, |_| 1) {
+            Key::Client(id) => match self.routes.get(id) {
                 Some(instance) => resolving.found(key, std::slice::from_ref(instance)),
                 None => return false,
             },
@@ -146,7 +146,7 @@ impl Outgoing {
         if let Some(instance) = instance
             && instance != self.lines.me()
         {
-            self.routes.insert(client, instance.clone(), 1);
+            self.routes.insert(client, instance.clone());
         }
         self.answered(&Key::Client(client), known, now);
     }
@@ -248,11 +248,7 @@ impl Outgoing {
 
     /// A client was not where it was looked for.
     pub(super) fn not_at(&mut self, client: ClientId, instance: &InstanceId) {
-        if self
-            .routes
-            .get_mut(&client, |_| 1)
-            .is_some_and(|at| at == instance)
-        {
+        if self.routes.get(&client) == Some(instance) {
             self.routes.remove(&client);
         }
     }
