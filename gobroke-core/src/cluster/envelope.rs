@@ -17,9 +17,10 @@
 //! was meant for its predecessor. `cargo before` is how many messages and commands the line carried before this
 //! frame: the receiver of a frame behind a gap thereby knows exactly how many were in it.
 
-mod bytes;
+pub(crate) mod bytes;
 mod command;
 mod content;
+pub(crate) mod parts;
 
 use std::ops::RangeInclusive;
 

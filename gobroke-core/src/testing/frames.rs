@@ -1,12 +1,22 @@
-//! How messages look on a test client's wire: a length, a kind, a JSON head, and the payload as it is.
+//! How messages look on a test client's wire: a length (u32, big endian), a kind, and the rest by kind, laid like
+//! envelopes between instances.
+//!
+//! ```text
+//! welcome   client 16              error   code · words
+//! message   flags u8 · id 16 · source · [metadata] · payload
+//! ping      nothing                close   code · reason
+//! ```
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
+use bytes::{Buf, Bytes};
 
 use crate::{
-    Client, ClientId, CloseReason, Encoder, ErrorFrame, Format, Message, MessageId, Metadata, Name,
-    Source,
+    Client, ClientId, CloseReason, Encoder, ErrorFrame, Format, Message, MessageId, Name,
+    cluster::envelope::{
+        bytes::{DecodeError, Problem, Reader, put_bytes, put_uuid, put_varint},
+        parts::{json, put_json, put_source, source},
+    },
 };
 
 /// A frame that came to a test client.
@@ -35,129 +45,123 @@ pub enum Received {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-enum Head {
-    Welcome(ClientId),
-    Message {
-        id: MessageId,
-        client: Option<ClientId>,
-        logic: Option<Name>,
-        text: bool,
-        metadata: Metadata,
-    },
-    Error {
-        code: String,
-        message: String,
-    },
-    Ping,
-    Close {
-        code: u16,
-        reason: String,
-    },
-}
+const WELCOME: u8 = 1;
+const MESSAGE: u8 = 2;
+const ERROR: u8 = 3;
+const PING: u8 = 4;
+const CLOSE: u8 = 5;
+
+const TEXT: u8 = 1;
+const METADATA: u8 = 2;
+
+/// How long a frame's length is.
+const LENGTH: usize = 4;
 
 /// Writes what [`TestClient`](super::TestClient) reads.
 #[derive(Debug)]
 pub(crate) struct TestEncoder;
 
-fn write(head: &Head, payload: &[u8], out: &mut Vec<u8>) {
-    // Strings and numbers always have a JSON form.
-    let head = serde_json::to_vec(head).unwrap_or_default();
-    out.extend_from_slice(&(head.len() as u32).to_be_bytes());
-    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(payload);
+/// Lays a frame of this kind; `rest` appends what follows.
+fn lay(out: &mut Vec<u8>, kind: u8, rest: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&[0; LENGTH]);
+    out.push(kind);
+    rest(out);
+    let length = (out.len() - at - LENGTH) as u32;
+    out[at..at + LENGTH].copy_from_slice(&length.to_be_bytes());
 }
 
 impl Encoder for TestEncoder {
     fn message(&self, message: &Message, out: &mut Vec<u8>) {
-        let (client, logic) = match message.source() {
-            Source::Client(client) => (Some(*client), None),
-            Source::Logic(logic) => (None, Some(logic.clone())),
-            Source::Server => (None, None),
-        };
-        let text = message.format() == Format::Text;
-        let head = Head::Message {
-            id: message.id(),
-            client,
-            logic,
-            text,
-            metadata: message.metadata().clone(),
-        };
-        write(&head, message.payload(), out);
+        lay(out, MESSAGE, |out| {
+            let text = u8::from(message.format() == Format::Text) * TEXT;
+            let metadata = u8::from(!message.metadata().is_empty()) * METADATA;
+            out.push(text | metadata);
+            put_uuid(out, message.id().as_uuid());
+            put_source(out, message.source());
+            if !message.metadata().is_empty() {
+                put_json(out, message.metadata());
+            }
+            out.extend_from_slice(message.payload());
+        });
     }
 
     fn welcome(&self, client: &Client, _: &Name, out: &mut Vec<u8>) {
-        write(&Head::Welcome(client.id()), &[], out);
+        lay(out, WELCOME, |out| put_uuid(out, client.id().as_uuid()));
     }
 
     fn error(&self, error: &ErrorFrame<'_>, out: &mut Vec<u8>) {
-        let head = Head::Error {
-            code: error.code.to_owned(),
-            message: error.message.to_owned(),
-        };
-        write(&head, &[], out);
+        lay(out, ERROR, |out| {
+            put_bytes(out, error.code.as_bytes());
+            put_bytes(out, error.message.as_bytes());
+        });
     }
 
     fn ping(&self, out: &mut Vec<u8>) {
-        write(&Head::Ping, &[], out);
+        lay(out, PING, |_| {});
     }
 
     fn close(&self, reason: &CloseReason, out: &mut Vec<u8>) {
-        write(
-            &Head::Close {
-                code: reason.code(),
-                reason: reason.text().to_owned(),
-            },
-            &[],
-            out,
-        );
+        lay(out, CLOSE, |out| {
+            put_varint(out, reason.code().into());
+            put_bytes(out, reason.text().as_bytes());
+        });
     }
 }
 
-/// Takes whole frames off the front of the buffer.
+/// Takes whole frames off the front of the buffer. Ends where something cannot be read, which this encoder never
+/// writes.
 pub(crate) fn decode(buffer: &mut Vec<u8>, frames: &mut VecDeque<Received>) {
-    let mut at = 0;
-    while let Some((frame, length)) = decode_one(&buffer[at..]) {
-        frames.push_back(frame);
-        at += length;
+    let mut whole = 0;
+    while let Some(length) = buffer[whole..].first_chunk::<LENGTH>() {
+        let end = whole + LENGTH + u32::from_be_bytes(*length) as usize;
+        if end > buffer.len() {
+            break;
+        }
+        whole = end;
     }
-    buffer.drain(..at);
+    let rest = buffer.split_off(whole);
+    let mut bytes = Bytes::from(std::mem::replace(buffer, rest));
+    while !bytes.is_empty() {
+        let length = bytes.get_u32() as usize;
+        let Ok(frame) = decode_one(&bytes.split_to(length)) else {
+            return;
+        };
+        frames.push_back(frame);
+    }
 }
 
-fn decode_one(bytes: &[u8]) -> Option<(Received, usize)> {
-    let number = |at: usize| {
-        let bytes: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-        Some(u32::from_be_bytes(bytes) as usize)
-    };
-    let (head, payload) = (number(0)?, number(4)?);
-    let length = 8 + head + payload;
-    let frame = bytes.get(8..length)?;
-    let (head, payload) = frame.split_at(head);
-    let received = match serde_json::from_slice(head).ok()? {
-        Head::Welcome(client) => Received::Welcome(client),
-        Head::Error { code, message } => Received::Error { code, message },
-        Head::Ping => Received::Ping,
-        Head::Close { code, reason } => Received::Close { code, reason },
-        Head::Message {
-            id,
-            client,
-            logic,
-            text,
-            metadata,
-        } => {
-            let mut message = Message::new(payload.to_vec()).with_message_id(id);
-            let source = client.map(Source::Client).or(logic.map(Source::Logic));
-            message.set_source(source.unwrap_or_default());
-            if !metadata.is_empty() {
+fn decode_one(frame: &Bytes) -> Result<Received, DecodeError> {
+    let mut reader = Reader::new(frame);
+    Ok(match reader.byte("kind")? {
+        WELCOME => Received::Welcome(reader.client("client")?),
+        MESSAGE => {
+            let flags = reader.byte("flags")?;
+            let id = MessageId::from(reader.uuid("message id")?);
+            let source = source(&mut reader)?;
+            let metadata = (flags & METADATA != 0)
+                .then(|| json(&mut reader, "metadata"))
+                .transpose()?;
+            let mut message = Message::with_id(id, reader.rest());
+            message.set_source(source);
+            if let Some(metadata) = metadata {
                 *message.metadata_mut() = metadata;
             }
-            Received::Message(Box::new(message.with_format(if text {
-                Format::Text
-            } else {
-                Format::Binary
-            })))
+            let format = match flags & TEXT {
+                0 => Format::Binary,
+                _ => Format::Text,
+            };
+            Received::Message(Box::new(message.with_format(format)))
         }
-    };
-    Some((received, length))
+        ERROR => Received::Error {
+            code: reader.str("code")?.to_owned(),
+            message: reader.str("words")?.to_owned(),
+        },
+        PING => Received::Ping,
+        CLOSE => Received::Close {
+            code: reader.varint("code")? as u16,
+            reason: reader.str("reason")?.to_owned(),
+        },
+        other => return reader.fail("kind", Problem::Unknown(other.into())),
+    })
 }
