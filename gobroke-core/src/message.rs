@@ -339,8 +339,13 @@ impl Message {
         self.source = source;
     }
 
-    pub(crate) fn set_instance(&mut self, instance: Name) {
-        self.more_mut().instance = Some(instance);
+    /// Notes that it came from another instance; `origin` is what messages from there share, if they carry nothing else.
+    pub(crate) fn come_from(&mut self, origin: &Arc<More>) {
+        if self.more.is_some() {
+            self.more_mut().instance.clone_from(&origin.instance);
+        } else {
+            self.more = Some(origin.clone());
+        }
     }
 
     /// Rejects it and closes the client that sent it, once it has been told why: for middleware that meets abuse.

@@ -149,6 +149,15 @@ impl Local for Router {
     }
 
     fn deliver(&self, message: Message) -> Missing {
+        if let [Target::Client(id)] = message.targets().as_slice()
+            && let Some(client) = turn::client(&self.registry, *id)
+            && !client.is_closed()
+            && message.targets().excluded().next().is_none()
+        {
+            // There was room before this batch, as below.
+            self.append_to_lane(message, client);
+            return Missing::default();
+        }
         let mut plan = Plan::default();
         let mut missing = Missing::default();
         for target in message.targets().iter() {
@@ -171,6 +180,7 @@ impl Local for Router {
         // There was room before this batch, which is small beside the bound; nobody is left to take it back.
         let appended = self.append_to_lanes(&message, &plan, false);
         debug_assert!(appended.is_ok(), "no lane refuses it");
+        missing.message = Some(message).filter(|_| !missing.clients.is_empty());
         missing
     }
 

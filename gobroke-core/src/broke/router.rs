@@ -20,7 +20,7 @@ use super::{builder::Hooks, clock::Clock, revoked::RevocationList};
 use crate::{
     LogicFailure, Message, Name, SendError, Source, Target,
     client::ClientShared,
-    cluster::link::Link,
+    cluster::link::{Handed, Link},
     delivery::{
         entry::{Entry, Recipients},
         lane::Lane,
@@ -95,6 +95,25 @@ enum By<'a> {
     Door,
 }
 
+impl<'a> By<'a> {
+    /// The logic module that sends, where one does.
+    fn logic(self) -> Option<&'a Name> {
+        match self {
+            Self::Send(logic) => logic,
+            Self::Door => None,
+        }
+    }
+}
+
+impl Receipt {
+    /// Notes what was decided about the targets that are elsewhere.
+    fn handed(&mut self, handed: Handed) {
+        self.instances = handed.instances;
+        self.looked_up = handed.looked_up;
+        self.unknown += handed.unknown;
+    }
+}
+
 impl Router {
     /// Sends a message of the program or of logic.
     pub(crate) fn send(
@@ -163,7 +182,7 @@ impl Router {
                 };
                 match turn::client(&self.registry, id) {
                     Some(client) if !client.is_closed() => self.to_client(message, client),
-                    _ => self.to_many(message, by),
+                    _ => self.to_absent(message, id, by.logic()),
                 }
             }
             [Target::Logic(name)] => {
@@ -193,6 +212,14 @@ impl Router {
             clients: 1,
             ..Receipt::default()
         })
+    }
+
+    /// Puts a message for a client into its lane, whether there is room or not.
+    pub(super) fn append_to_lane(&self, message: Message, client: Arc<ClientShared>) {
+        let lane = &self.lanes[client.lane.context.index];
+        let to = Recipients::Client(client);
+        lane.push(&mut lane.lock(), Entry::Message { message, to });
+        turn::fed(lane);
     }
 
     fn to_logic(

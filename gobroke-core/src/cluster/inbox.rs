@@ -93,16 +93,25 @@ impl Inbox {
     /// Hands over a frame as it was published. Where 16 MiB wait already it is dropped and counted, and `false` is
     /// returned; there is nothing to be done about it, for core repairs what is missing.
     pub fn arrived(&self, frame: Bytes) -> bool {
+        self.all_arrived([frame]) == 1
+    }
+
+    /// Hands over frames that arrived together, in order, and says how many of them were taken; see [`arrived`](Self::arrived).
+    pub fn all_arrived(&self, frames: impl IntoIterator<Item = Bytes>) -> usize {
+        let mut taken = 0;
         let mut queue = self.0.queue.lock();
-        if queue.bytes >= BOUND {
-            queue.dropped += 1;
-            return false;
+        for frame in frames {
+            if queue.bytes >= BOUND {
+                queue.dropped += 1;
+                continue;
+            }
+            queue.bytes += frame.len() + EACH;
+            queue.events.push_back(Event::Frame(frame));
+            taken += 1;
         }
-        queue.bytes += frame.len() + EACH;
-        queue.events.push_back(Event::Frame(frame));
         drop(queue);
         self.0.filled.notify_one();
-        true
+        taken
     }
 
     /// Hands over a notice, in its place among the frames. Never dropped.

@@ -250,7 +250,7 @@ impl Lines {
                     now,
                     out,
                 );
-                self.ask(frame.origin, frame.incarnation, now, out);
+                origin.ask(&self.me, now, &self.bounds, self.away, out);
             }
             Body::Mark(mark) => {
                 let id = origin.id.clone();
@@ -269,7 +269,7 @@ impl Lines {
             }
             Body::Gone { line, through } => {
                 origin.gone(line, through, &self.bounds, &mut self.counts, now, out);
-                self.ask(frame.origin, frame.incarnation, now, out);
+                origin.ask(&self.me, now, &self.bounds, self.away, out);
             }
             Body::Hello => {
                 let id = origin.id.clone();

@@ -28,6 +28,16 @@ pub(crate) struct More {
     pub(crate) extensions: Extensions,
 }
 
+impl More {
+    /// What a message from another instance carries that carries nothing else.
+    pub(crate) fn from_instance(name: Name) -> Self {
+        Self {
+            instance: Some(name),
+            ..Self::default()
+        }
+    }
+}
+
 /// The map that a message without metadata or tags answers with.
 pub(crate) fn empty() -> &'static Map<String, Value> {
     static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);

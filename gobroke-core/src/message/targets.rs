@@ -77,9 +77,13 @@ impl Targets {
 
     /// Adds one, unless it is there.
     pub fn add(&mut self, target: Target) {
-        if self.as_slice().contains(&target) {
-            return;
+        if !self.as_slice().contains(&target) {
+            self.push(target);
         }
+    }
+
+    /// Adds one that is not there.
+    pub(crate) fn push(&mut self, target: Target) {
         match std::mem::take(&mut self.list) {
             List::Empty => self.list = List::One(target),
             List::One(first) => {

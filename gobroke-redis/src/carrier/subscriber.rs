@@ -182,15 +182,12 @@ fn frames(instance: &Instance, channel: &str, payload: &[u8]) {
         Ok(Packet::Probe) => return,
         Err(error) => return instance.counters.unreadable(channel, payload.len(), &error),
     };
-    for frame in frames {
-        match frame {
-            // What the inbox drops is counted there, and repaired.
-            Ok(frame) => {
-                instance.inbox.arrived(frame);
-            }
-            Err(error) => instance.counters.unreadable(channel, payload.len(), &error),
-        }
-    }
+    let readable = frames.filter_map(|frame| {
+        let unreadable = |error| instance.counters.unreadable(channel, payload.len(), &error);
+        frame.map_err(unreadable).ok()
+    });
+    // What the inbox drops is counted there, and repaired.
+    instance.inbox.all_arrived(readable);
 }
 
 /// Sends a probe through every subscription that has been quiet, and returns when one of them is deaf.

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{By, Receipt, Router, no_room};
 use crate::{
-    Message, SendError, Target,
+    ClientId, Message, Name, SendError, Target,
     client::ClientShared,
     cluster::{Full, link::Remote},
     delivery::{
@@ -40,12 +40,7 @@ impl Router {
         }
         let permit = match self.reserve_remote(&message, &plan.remote) {
             Ok(permit) => permit,
-            Err(Full) => {
-                return Err(SendError::Full {
-                    queue: "cluster".into(),
-                    message: Box::new(message),
-                });
-            }
+            Err(Full) => return Err(no_room_to_carry(message)),
         };
         if let Err(lane) = self.append_to_lanes(&message, &plan, true) {
             turn::pressed(
@@ -65,17 +60,29 @@ impl Router {
             module.dispatch(message.clone(), flying);
         }
         if let Some(permit) = permit {
-            let logic = if let By::Send(logic) = by {
-                logic
-            } else {
-                None
-            };
-            let handed = permit.send(&message, plan.remote, logic);
-            plan.receipt.instances = handed.instances;
-            plan.receipt.looked_up = handed.looked_up;
-            plan.receipt.unknown += handed.unknown;
+            let logic = by.logic();
+            plan.receipt
+                .handed(permit.send(message, plan.remote, logic));
         }
         Ok(plan.receipt)
+    }
+
+    /// A message for one client that is not here.
+    pub(super) fn to_absent(
+        &self,
+        message: Message,
+        client: ClientId,
+        logic: Option<&Name>,
+    ) -> Result<Receipt, SendError> {
+        let mut receipt = Receipt::default();
+        let mut remote = Remote::default();
+        remote.clients.push(client);
+        match self.reserve_remote(&message, &remote) {
+            Ok(Some(permit)) => receipt.handed(permit.send(message, remote, logic)),
+            Ok(None) => receipt.unknown = 1,
+            Err(Full) => return Err(no_room_to_carry(message)),
+        }
+        Ok(receipt)
     }
 
     fn plan(self: &Arc<Self>, message: &Message) -> Result<Plan, SendError> {
@@ -160,6 +167,13 @@ impl Router {
         drop(queues);
         fed.into_iter().for_each(turn::fed);
         Ok(())
+    }
+}
+
+fn no_room_to_carry(message: Message) -> SendError {
+    SendError::Full {
+        queue: "cluster".into(),
+        message: Box::new(message),
     }
 }
 

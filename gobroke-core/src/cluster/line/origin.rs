@@ -109,11 +109,8 @@ impl Origin {
         now: Instant,
         out: &mut Out,
     ) {
-        let track = if frame.line == Line::Pair {
-            &mut self.pair
-        } else {
-            &mut self.all
-        };
+        let line = frame.line;
+        let track = self.track(line);
         if frame.number <= track.taken.number || track.held.contains_key(&frame.number) {
             counts.doubled += 1;
             // It was sent again, so its origin does not know how far the line has been taken.
@@ -134,8 +131,15 @@ impl Origin {
             after,
             content: frame.content,
         };
+        if self.gap.is_none() && self.held == 0 && self.is_next(line, frame.number, after) {
+            // Like nearly all: nothing is missing or held back, before or after it.
+            self.take(line, held, counts, out);
+            self.owes_since
+                .get_or_insert(now + bounds.acknowledge_after);
+            return;
+        }
         self.held += held.weight();
-        track.held.insert(frame.number, held);
+        self.track(line).held.insert(frame.number, held);
         self.advance(bounds, counts, now, out);
         if self.held > bounds.held {
             if self.base == Start::Unknown {
@@ -246,69 +250,69 @@ impl Origin {
 
     fn take_ready(&mut self, counts: &mut Counts, out: &mut Out) -> bool {
         let mut moved = false;
-        loop {
-            let all = self.all.taken.number;
-            if let Some(next) = self.pair.held.first_entry()
-                && *next.key() == self.pair.taken.number + 1
-                && self.base.reaches(next.get().after, all)
-            {
-                let held = next.remove();
-                let late = held.after < all && self.base.number() < all;
-                Self::take(
-                    &mut self.pair,
-                    &self.id,
-                    held,
-                    late,
-                    &mut self.held,
-                    counts,
-                    out,
-                );
-            } else if self.base != Start::Unknown
-                && let Some(next) = self.all.held.first_entry()
-                && *next.key() == all + 1
-                && next.get().after.max(self.base.pair()) <= self.pair.taken.number
-            {
-                let held = next.remove();
-                Self::take(
-                    &mut self.all,
-                    &self.id,
-                    held,
-                    false,
-                    &mut self.held,
-                    counts,
-                    out,
-                );
-            } else {
-                return moved;
+        while let Some(line) = [Line::Pair, Line::All]
+            .into_iter()
+            .find(|line| self.is_ready(*line))
+        {
+            if let Some((_, held)) = self.track(line).held.pop_first() {
+                self.held -= held.weight();
+                self.take(line, held, counts, out);
             }
             moved = true;
+        }
+        moved
+    }
+
+    /// Whether it is the turn of the first that is held of a line.
+    fn is_ready(&self, line: Line) -> bool {
+        let track = if line == Line::Pair {
+            &self.pair
+        } else {
+            &self.all
+        };
+        let first = track.held.first_key_value();
+        first.is_some_and(|(number, held)| self.is_next(line, *number, held.after))
+    }
+
+    /// Whether it is the turn of a frame that comes after this number of the other line.
+    fn is_next(&self, line: Line, number: u64, after: u64) -> bool {
+        match line {
+            Line::Pair => {
+                number == self.pair.next() && self.base.reaches(after, self.all.taken.number)
+            }
+            Line::All => {
+                self.base != Start::Unknown
+                    && number == self.all.next()
+                    && after.max(self.base.pair()) <= self.pair.taken.number
+            }
         }
     }
 
     /// Takes a frame in its turn. One that is late, because what followed it was taken when it had been given up, is
     /// lost.
-    fn take(
-        track: &mut Track,
-        id: &InstanceId,
-        frame: Held,
-        late: bool,
-        held: &mut usize,
-        counts: &mut Counts,
-        out: &mut Out,
-    ) {
+    fn take(&mut self, line: Line, frame: Held, counts: &mut Counts, out: &mut Out) {
+        let all = self.all.taken.number;
+        let late = line == Line::Pair && frame.after < all && self.base.number() < all;
+        let track = self.track(line);
         track.settle(frame.before, counts);
         track.taken.number += 1;
         track.taken.cargo = frame.before.saturating_add(u64::from(frame.cargo));
-        *held -= frame.weight();
         if late {
             counts.lost = counts.lost.saturating_add(u64::from(frame.cargo));
             return;
         }
         counts.received += u64::from(frame.cargo);
         out.deliver.push(Delivery {
-            origin: id.clone(),
+            origin: self.id.clone(),
             content: frame.content,
         });
+    }
+
+    fn track(&mut self, line: Line) -> &mut Track {
+        match line {
+            Line::Pair => &mut self.pair,
+            Line::All => &mut self.all,
+        }
     }
 
     /// The highest numbers that are known to exist, on the pair's line and on that to all.

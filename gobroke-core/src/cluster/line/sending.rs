@@ -167,10 +167,10 @@ impl Sending {
         bounds: &Bounds,
     ) -> Bytes {
         let all = self.all.last.number;
-        self.met(target, now);
-        let Some(peer) = self.peers.get_mut(target) else {
-            unreachable!("it has just been put there")
-        };
+        let peer = self
+            .peers
+            .entry(target.clone())
+            .or_insert_with(|| Peer::new(target, now));
         let place = Position {
             number: peer.ring.last.number + 1,
             cargo: peer.ring.last.cargo,

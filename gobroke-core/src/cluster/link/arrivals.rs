@@ -13,6 +13,7 @@ use crate::{
         inbox::Event,
         line::{Bounds, Lines, Out},
     },
+    message::More,
 };
 
 /// How many bytes are taken at a time: a small part of what a lane may hold.
@@ -77,10 +78,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut arrived: Arrived) {
                 return;
             };
             local.room().await;
-            let count = some(&arrived.work);
-            let batch: Vec<Work> = arrived.work.drain(..count).collect();
             let mut replies = Vec::new();
-            route(&shared, &*local, batch, &mut replies);
+            route(&shared, &*local, &mut arrived.work, &mut replies);
             answer(&shared, replies);
         }
         if arrived.expelled {
@@ -226,12 +225,16 @@ fn notified(
 }
 
 /// Routes a batch as one turn.
-fn route(shared: &Shared, local: &dyn Local, batch: Vec<Work>, replies: &mut Vec<Reply>) {
-    let mut batch = Some(batch);
+fn route(shared: &Shared, local: &dyn Local, work: &mut VecDeque<Work>, replies: &mut Vec<Reply>) {
+    let mut origins = Origins::default();
+    let count = some(work);
     local.turn(&mut || {
-        for work in batch.take().into_iter().flatten() {
+        for work in work.drain(..count) {
             match work {
-                Work::Content(origin, Content::Cargo(cargo)) => {
+                Work::Content(origin, Content::Cargo(mut cargo)) => {
+                    if let Load::Message(message) = &mut cargo.load {
+                        message.come_from(origins.of(&origin));
+                    }
                     deliver(local, Some(origin), cargo, replies);
                 }
                 Work::Own(cargo) => deliver(local, None, cargo, replies),
@@ -259,6 +262,21 @@ fn route(shared: &Shared, local: &dyn Local, batch: Vec<Work>, replies: &mut Vec
     });
 }
 
+/// What the messages of one instance share, for the one that was met last.
+#[derive(Default)]
+struct Origins(Option<(InstanceId, Arc<More>)>);
+
+impl Origins {
+    fn of(&mut self, origin: &InstanceId) -> &Arc<More> {
+        let known = self.0.take().filter(|(known, _)| known == origin);
+        let (_, shared) = self.0.insert(known.unwrap_or_else(|| {
+            let shared = More::from_instance(origin.name.clone());
+            (origin.clone(), Arc::new(shared))
+        }));
+        shared
+    }
+}
+
 /// Routes one message or command; `origin` is `None` for this instance's own.
 fn deliver(local: &dyn Local, origin: Option<InstanceId>, cargo: Cargo, replies: &mut Vec<Reply>) {
     let Cargo {
@@ -272,23 +290,19 @@ fn deliver(local: &dyn Local, origin: Option<InstanceId>, cargo: Cargo, replies:
         load,
     };
     match load {
-        Load::Message(mut message) => {
-            if let Some(origin) = &origin {
-                message.set_instance(origin.name.clone());
+        Load::Message(message) => {
+            let missing = local.deliver(message);
+            let Some(origin) = origin else {
+                replies.push(Reply::Unknown(missing.clients.len() as u64));
+                return;
+            };
+            if !missing.groups.is_empty() {
+                replies.push(Reply::Vain(origin.clone(), missing.groups.into_vec()));
             }
-            let missing = local.deliver(message.clone());
-            match origin {
-                Some(origin) => {
-                    if !missing.groups.is_empty() {
-                        replies.push(Reply::Vain(origin.clone(), missing.groups.into_vec()));
-                    }
-                    if !missing.clients.is_empty() {
-                        let targets = missing.clients.into_iter().map(Target::Client).collect();
-                        let message = for_targets(&message, targets);
-                        replies.push(Reply::NotHere(origin, back(Load::Message(message))));
-                    }
-                }
-                None => replies.push(Reply::Unknown(missing.clients.len() as u64)),
+            if let Some(message) = missing.message {
+                let targets = missing.clients.into_iter().map(Target::Client).collect();
+                let message = for_targets(message, targets);
+                replies.push(Reply::NotHere(origin, back(Load::Message(message))));
             }
         }
         Load::Command {

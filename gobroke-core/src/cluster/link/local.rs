@@ -52,10 +52,12 @@ pub(crate) trait Local: Send + Sync + 'static {
 }
 
 /// What a message was meant for, and is not here.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Missing {
     /// Clients: the message goes back to its origin for them.
     pub(crate) clients: SmallVec<[ClientId; 1]>,
+    /// The message, where clients are missing.
+    pub(crate) message: Option<Message>,
     /// Groups without members: the origin is told.
     pub(crate) groups: SmallVec<[Name; 1]>,
 }

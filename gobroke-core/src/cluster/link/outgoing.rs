@@ -175,15 +175,17 @@ impl Outgoing {
         now: Instant,
     ) -> Handed {
         let instances = parts.iter().map(|(to, _)| self.reach(to)).sum();
-        self.bytes += share.weight;
         match self.held.get_mut(source) {
-            Some(held) => held.pending.push_back(Pending {
-                job: Job::Ready(parts),
-                missing: 0,
-                since: now,
-                share,
-            }),
-            None => self.queue.push_back(Parcel { parts, share }),
+            Some(held) => {
+                self.bytes += share.weight;
+                held.pending.push_back(Pending {
+                    job: Job::Ready(parts),
+                    missing: 0,
+                    since: now,
+                    share,
+                });
+            }
+            None => self.enqueue(parts, share, now),
         }
         Handed {
             instances,
@@ -198,6 +200,16 @@ impl Outgoing {
         self.queue.push_back(Parcel { parts, share });
     }
 
+    /// Hands it to the carrier, or has it wait where something waits already.
+    pub(super) fn enqueue(&mut self, parts: Parts, share: Share, now: Instant) {
+        self.bytes += share.weight;
+        if self.is_up() && self.queue.is_empty() && !self.is_stalled() {
+            self.dispatch(Parcel { parts, share }, now);
+        } else {
+            self.queue.push_back(Parcel { parts, share });
+        }
+    }
+
     /// Hands to the carrier what it takes.
     pub(super) fn flush(&mut self, now: Instant) {
         if !self.is_up() {
@@ -209,14 +221,18 @@ impl Outgoing {
                 return;
             }
         }
-        while let Some(Parcel { parts, share }) = self.queue.pop_front() {
-            self.release(share);
-            for (to, content) in parts {
-                self.hand_over(to, &content, now);
-            }
+        while let Some(parcel) = self.queue.pop_front() {
+            self.dispatch(parcel, now);
             if self.is_stalled() {
                 return;
             }
+        }
+    }
+
+    fn dispatch(&mut self, Parcel { parts, share }: Parcel, now: Instant) {
+        self.release(share);
+        for (to, content) in parts {
+            self.hand_over(to, &content, now);
         }
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Resolving {
     pub(super) redirected: bool,
     /// The instance that handed it back: the targets are not there, whatever the directory says.
     pub(super) not_at: Option<InstanceId>,
-    pub(super) at: Vec<(InstanceId, Vec<Target>)>,
+    pub(super) at: SmallVec<[(InstanceId, Targets); 1]>,
     /// Groups, with what was found for them. They are placed last, when it is its turn: a join that was sent before
     /// it, by the same sender, may have brought a group to one more instance.
     pub(super) groups: Vec<(Name, Vec<InstanceId>)>,
@@ -74,7 +74,7 @@ impl Resolving {
             load,
             redirected: false,
             not_at: None,
-            at: Vec::new(),
+            at: SmallVec::new(),
             groups: Vec::new(),
             unknown: 0,
         }
@@ -98,7 +98,7 @@ impl Resolving {
     pub(super) fn place(&mut self, target: Target, instance: &InstanceId) {
         match self.at.iter_mut().find(|(known, _)| known == instance) {
             Some((_, targets)) => targets.push(target),
-            None => self.at.push((instance.clone(), vec![target])),
+            None => self.at.push((instance.clone(), target.into())),
         }
     }
 
@@ -120,28 +120,35 @@ impl Resolving {
         let Self {
             load,
             redirected,
-            at,
+            mut at,
             ..
         } = self;
-        let cargo = |load| Cargo {
-            redirected,
-            native: is_native(&load),
-            load,
+        let Some((last, targets)) = at.pop() else {
+            return Parts::new();
         };
-        let part = |(instance, targets): (InstanceId, Vec<Target>)| {
-            let load = match &load {
-                Load::Message(message) => Load::Message(for_targets(message, targets)),
-                command => command.clone(),
+        let part = |instance, load: Load, targets| {
+            let cargo = Cargo {
+                redirected,
+                native: is_native(&load),
+                load: match load {
+                    Load::Message(message) => Load::Message(for_targets(message, targets)),
+                    command @ Load::Command { .. } => command,
+                },
             };
-            (To::Instance(instance), Content::Cargo(cargo(load)))
+            (To::Instance(instance), Content::Cargo(cargo))
         };
-        at.into_iter().map(part).collect()
+        let others = at.into_iter();
+        let mut parts: Parts = others
+            .map(|(instance, targets)| part(instance, load.clone(), targets))
+            .collect();
+        parts.push(part(last, load, targets));
+        parts
     }
 }
 
 /// A message to everyone.
-pub(super) fn to_all(message: &Message) -> Parts {
-    let load = Load::Message(for_targets(message, vec![Target::All]));
+pub(super) fn to_all(message: Message) -> Parts {
+    let load = Load::Message(for_targets(message, Target::All.into()));
     let cargo = Cargo {
         redirected: false,
         native: is_native(&load),
@@ -160,10 +167,11 @@ pub(super) fn command(source: &Source, client: ClientId, command: Command) -> Lo
 }
 
 /// The message, for these of its targets; who is left out stays so.
-pub(super) fn for_targets(message: &Message, targets: Vec<Target>) -> Message {
-    let except = message.targets().excluded().collect();
-    let mut message = message.clone();
-    *message.targets_mut() = Targets::from_lists(targets, except);
+pub(super) fn for_targets(mut message: Message, mut targets: Targets) -> Message {
+    for client in message.targets().excluded() {
+        targets.exclude(client);
+    }
+    *message.targets_mut() = targets;
     message
 }
 

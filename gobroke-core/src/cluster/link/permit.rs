@@ -1,5 +1,6 @@
 //! [`Permit`]: room for one message, taken before anything of it is queued anywhere.
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
@@ -26,8 +27,8 @@ pub(crate) struct Permit<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Remote {
     /// Clients that are not here.
-    pub(crate) clients: Vec<ClientId>,
-    pub(crate) groups: Vec<Name>,
+    pub(crate) clients: SmallVec<[ClientId; 1]>,
+    pub(crate) groups: SmallVec<[Name; 1]>,
     pub(crate) all: bool,
 }
 
@@ -40,7 +41,7 @@ impl Remote {
 impl Permit<'_> {
     /// Sends a message to those of its targets that are elsewhere; `message` says who is left out.
     /// `logic` is the module that sends it.
-    pub(crate) fn send(self, message: &Message, remote: Remote, logic: Option<&Name>) -> Handed {
+    pub(crate) fn send(self, message: Message, remote: Remote, logic: Option<&Name>) -> Handed {
         if remote.all {
             // Whoever and whatever group is addressed beside everyone is part of everyone.
             return self.commit(|outgoing, share, now| {
@@ -53,13 +54,12 @@ impl Permit<'_> {
         }
         let clients = remote.clients.into_iter().map(Key::Client);
         let keys = clients.chain(remote.groups.into_iter().map(Key::Group));
-        let load = Load::Message(message.clone());
-        self.resolve(Resolving::new(load), keys, logic)
+        self.resolve(Resolving::new(Load::Message(message)), keys, logic)
     }
 
     /// Sends a message to a logic module of this instance, and to nothing else.
     pub(super) fn carry(self, message: &Message, logic: &Name, to: &InstanceId) {
-        let mut carried = for_targets(message, vec![Target::Logic(logic.clone())]);
+        let mut carried = for_targets(message.clone(), Target::Logic(logic.clone()).into());
         carried.set_hops(message.hops().saturating_add(1));
         let cargo = Cargo {
             redirected: false,

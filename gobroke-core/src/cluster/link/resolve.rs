@@ -49,8 +49,7 @@ impl Outgoing {
         };
         if missing.is_empty() && !self.held.contains_key(source) {
             let parts = self.finish(resolving);
-            self.bytes += share.weight;
-            self.queue.push_back(Parcel { parts, share });
+            self.enqueue(parts, share, now);
             return handed;
         }
         let held = self.held.entry(source.clone()).or_default();
@@ -91,19 +90,19 @@ impl Outgoing {
     /// Everything is placed: what goes where. Counts what is nowhere, and sets apart what is here after all.
     fn finish(&mut self, mut resolving: Resolving) -> Parts {
         self.counts.unknown += resolving.unknown;
-        let me = self.lines.me().clone();
+        let me = self.lines.me();
         for (group, found) in std::mem::take(&mut resolving.groups) {
             let instances = self.groups.get(&group).unwrap_or(&found);
             // The members that a group has here have it already.
-            for instance in instances.iter().filter(|instance| **instance != me) {
+            for instance in instances.iter().filter(|instance| *instance != me) {
                 resolving.place(Target::Group(group.clone()), instance);
             }
         }
-        if let Some(index) = resolving.at.iter().position(|(at, _)| *at == me) {
+        if let Some(index) = resolving.at.iter().position(|(at, _)| at == me) {
             let (_, targets) = resolving.at.swap_remove(index);
-            let load = match &resolving.load {
+            let load = match resolving.load.clone() {
                 Load::Message(message) => Load::Message(for_targets(message, targets)),
-                command => command.clone(),
+                command @ Load::Command { .. } => command,
             };
             self.own.push(Cargo {
                 redirected: true,
