@@ -176,11 +176,15 @@ impl Incoming<'_> {
     }
 
     /// The same, where nothing has to be waited for: mostly, and then it spares the future. Says whether the batch is
-    /// empty; what is left is for [`receive`](Self::receive).
+    /// empty; what is left is for [`receive`](Self::receive). It takes nothing of the task's budget: who calls it for one
+    /// read after the other waits for each of them by something that does, or lets others run at times.
     ///
     /// # Errors
     /// [`Closed`] once the client is closed.
     pub fn receive_now(&mut self, batch: &mut Batch) -> Result<bool, Closed> {
+        if self.client.is_closed() {
+            return Err(Closed);
+        }
         if self.waits() {
             return Ok(false);
         }
@@ -199,7 +203,6 @@ impl Incoming<'_> {
     fn waits(&self) -> bool {
         let client = &self.client.0;
         self.router.draining.load(Relaxed)
-            || client.is_closed()
             || client.outbox.is_pressed()
             || self.door.left.is_pressing(&self.router.lanes)
             || self.door.greeting.is_some()
