@@ -1,5 +1,7 @@
 //! What the contenders of the suite have in common: how they are started, and what they do with a message.
 
+pub mod tls;
+
 use std::net::SocketAddr;
 
 /// What a server does with a message: its first argument.

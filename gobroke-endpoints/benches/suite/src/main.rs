@@ -30,6 +30,13 @@ Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--secon
   --profile TEXT     draws a flame graph of gobroke in the first scenario whose name contains it, and measures nothing
   --out FOLDER       where the report goes (default: target/bench)";
 
+const fn over_tls(contender: Contender) -> Contender {
+    Contender {
+        dialect: Dialect::SecureWebSocket,
+        ..contender
+    }
+}
+
 const fn own(
     name: &'static str,
     program: &'static str,
@@ -88,6 +95,16 @@ const TCP_CONTENDERS: &[Contender] = &[
         dialect: Dialect::Nats,
         role: Role::Peer,
     },
+];
+
+/// Those of the scenarios over TLS.
+const TLS_CONTENDERS: &[Contender] = &[
+    over_tls(own("gobroke", "gobroke", "ws", Role::Gobroke)),
+    over_tls(own("axum", "axum", "", Role::Peer)),
+    over_tls(own("axum, forwarded", "axum", "forwarded", Role::Peer)),
+    over_tls(own("tokio-tungstenite", "tungstenite", "", Role::Peer)),
+    over_tls(own("fastwebsockets", "fastwebsockets", "", Role::Peer)),
+    over_tls(own("actix-ws", "actix", "", Role::Peer)),
 ];
 
 struct Options {
@@ -182,6 +199,7 @@ fn run(options: &Options) -> std::io::Result<()> {
     for (number, scenario) in scenarios.iter().enumerate() {
         let contenders = match scenario.kind {
             Kind::Tcp(_) => TCP_CONTENDERS,
+            Kind::Tls(_) => TLS_CONTENDERS,
             // Its target is the room's own pass.
             Kind::Beside(_) => &CONTENDERS[..1],
             _ => CONTENDERS,
@@ -229,10 +247,10 @@ fn profile(name: &str, out: &std::path::Path) -> std::io::Result<()> {
         );
         return Err(std::io::Error::other(error));
     };
-    let gobroke = if let Kind::Tcp(_) = scenario.kind {
-        &TCP_CONTENDERS[0]
-    } else {
-        &CONTENDERS[0]
+    let gobroke = match scenario.kind {
+        Kind::Tcp(_) => &TCP_CONTENDERS[0],
+        Kind::Tls(_) => &TLS_CONTENDERS[0],
+        _ => &CONTENDERS[0],
     };
     let path = profile::draw(gobroke, scenario, out)?;
     eprintln!("written: {}", path.display());

@@ -22,6 +22,8 @@ pub enum Kind {
     Beside(Load),
     /// TCP, to be compared with nats-server.
     Tcp(Load),
+    /// WebSocket over TLS.
+    Tls(Load),
 }
 
 impl Scenario {
@@ -141,6 +143,28 @@ pub fn all() -> Vec<Scenario> {
         kind: Kind::Churn,
         quick: true,
     });
+    for (name, load) in [
+        (
+            "TLS fan-out, 100 receivers, 1 outstanding",
+            fan_out(100, 1, 128),
+        ),
+        (
+            "TLS fan-out, 100 receivers, 16 outstanding",
+            fan_out(100, 16, 128),
+        ),
+        (
+            "TLS fan-out, 1000 receivers, 16 outstanding",
+            fan_out(1000, 16, 128),
+        ),
+        ("TLS echo, 100 connections, 1 outstanding", echo(100, 1)),
+        ("TLS echo, 100 connections, 16 outstanding", echo(100, 16)),
+    ] {
+        all.push(Scenario {
+            name: name.into(),
+            kind: Kind::Tls(load),
+            quick: name.contains("100 receivers, 16"),
+        });
+    }
     all.push(Scenario {
         name: "TCP fan-out, 100 receivers, 16 outstanding".into(),
         kind: Kind::Tcp(fan_out(100, 16, 128)),

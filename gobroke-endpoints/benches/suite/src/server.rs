@@ -6,12 +6,20 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use gobroke_bench::Mode;
+use gobroke_bench::{Mode, tls::Identity};
 
 use crate::load::dialect::Dialect;
+
+/// The certificate and the key of the servers that speak TLS.
+pub fn identity() -> io::Result<&'static Identity> {
+    static IDENTITY: LazyLock<io::Result<Identity>> = LazyLock::new(Identity::new);
+    let identity = IDENTITY.as_ref();
+    identity.map_err(|error| io::Error::other(format!("no certificate: {error}")))
+}
 
 /// One of those that stand side by side.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +79,12 @@ impl Server {
         match contender.program {
             Program::Own(name, argument) => {
                 let program = std::env::current_exe()?.with_file_name(name);
-                Self::that_tells(Command::new(program).args([mode.name(), argument]))
+                let mut command = Command::new(program);
+                command.args([mode.name(), argument]);
+                if contender.dialect == Dialect::SecureWebSocket {
+                    command.envs(identity()?.to_env());
+                }
+                Self::that_tells(&mut command)
             }
             Program::Node(script) => {
                 let script = Path::new(env!("CARGO_MANIFEST_DIR"))

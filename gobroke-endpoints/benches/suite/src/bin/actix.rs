@@ -11,7 +11,7 @@ use std::{
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, rt, web};
 use actix_ws::{Message, Session};
 use futures_util::{StreamExt, future::join_all};
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 
 struct Server {
     mode: Mode,
@@ -32,7 +32,13 @@ async fn main() -> std::io::Result<()> {
             .app_data(server.clone())
             .default_service(web::get().to(upgrade))
     });
-    let http = http.bind(ANY)?;
+    let http = match Identity::from_env() {
+        None => http.bind(ANY)?,
+        Some(identity) => {
+            let config = identity.server()?;
+            http.bind_rustls_0_23(ANY, Arc::unwrap_or_clone(config))?
+        }
+    };
     ready(http.addrs()[0]);
     http.run().await
 }

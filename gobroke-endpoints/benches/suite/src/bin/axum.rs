@@ -17,11 +17,15 @@ use axum::{
     response::Response,
     routing::any,
 };
+use axum_server::{
+    accept::NoDelayAcceptor,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{self, SplitSink},
 };
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, UnboundedReceiverStream};
 
@@ -54,6 +58,9 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/{room}", any(upgrade))
         .with_state(server);
+    if let Some(identity) = Identity::from_env() {
+        return serve_tls(&identity, app).await;
+    }
     let listener = tokio::net::TcpListener::bind(ANY).await?;
     ready(listener.local_addr()?);
     axum::serve(
@@ -63,6 +70,17 @@ async fn main() -> std::io::Result<()> {
         app,
     )
     .await
+}
+
+/// As its example for TLS does it.
+async fn serve_tls(identity: &Identity, app: Router) -> std::io::Result<()> {
+    let listener = std::net::TcpListener::bind(ANY)?;
+    listener.set_nonblocking(true)?;
+    ready(listener.local_addr()?);
+    let config = RustlsConfig::from_config(identity.server()?);
+    let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
+    let server = axum_server::from_tcp(listener)?.acceptor(acceptor);
+    server.serve(app.into_make_service()).await
 }
 
 async fn upgrade(ws: WebSocketUpgrade, uri: Uri, State(server): State<Arc<Server>>) -> Response {

@@ -14,14 +14,16 @@ use bytes::Bytes;
 use fastwebsockets::{
     FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, upgrade,
 };
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 use http_body_util::Empty;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
+use tokio_rustls::TlsAcceptor;
 
 type Peers = HashMap<usize, UnboundedSender<Bytes>>;
 
@@ -39,18 +41,33 @@ async fn main() -> io::Result<()> {
         next: AtomicUsize::new(0),
         peers: Mutex::default(),
     });
+    let identity = Identity::from_env();
+    let config = identity.map(|identity| identity.server()).transpose()?;
+    let acceptor = config.map(TlsAcceptor::from);
     let listener = TcpListener::bind(ANY).await?;
     ready(listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let server = server.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, server.clone()));
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            let _ = connection.with_upgrades().await;
-        });
+        match acceptor.clone() {
+            None => drop(tokio::spawn(connection(server, stream))),
+            Some(acceptor) => drop(tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    connection(server, stream).await;
+                }
+            })),
+        }
     }
+}
+
+async fn connection(
+    server: Arc<Server>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
+    let service = service_fn(|request| answer(request, server.clone()));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let _ = connection.with_upgrades().await;
 }
 
 async fn answer(

@@ -1,8 +1,8 @@
 //! GoBroke: receive middleware, a dispatched logic, the raw codec, defaults.
 
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 use gobroke_core::{Admission, Broke, ClientId, Logic, LogicContext, LogicResult, Message, Target};
-use gobroke_endpoints::{RawCodec, TcpEndpoint, WebSocketEndpoint};
+use gobroke_endpoints::{RawCodec, TcpEndpoint, Tls, WebSocketEndpoint};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,9 +18,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             handle(mode, message, ctx)
         }));
     let codec = || RawCodec::to_logic("bench");
-    let broke = match tcp {
-        true => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec())),
-        false => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec())),
+    // The files are read at the start.
+    let files = tempfile::tempdir()?;
+    let broke = match (tcp, Identity::from_env()) {
+        (true, _) => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec())),
+        (false, None) => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec())),
+        (false, Some(identity)) => {
+            let (certificate, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
+            std::fs::write(&certificate, identity.certificate)?;
+            std::fs::write(&key, identity.key)?;
+            let tls = Tls::files(certificate, key);
+            broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec()).tls(tls))
+        }
     };
     let broke = match mode {
         Mode::Rooms | Mode::Beside => broke.on_connect(async |request| {
@@ -30,6 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => broke,
     };
     let broke = broke.start().await?;
+    drop(files);
     let address = broke.address(if tcp { "tcp" } else { "ws" });
     ready(address.ok_or("it is not bound")?);
     broke.until_signal().await;

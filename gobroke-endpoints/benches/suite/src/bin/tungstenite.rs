@@ -10,8 +10,12 @@ use std::{
 
 use futures_channel::mpsc::{UnboundedSender, unbounded};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
-use tokio::net::{TcpListener, TcpStream};
+use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
@@ -34,17 +38,32 @@ async fn main() -> io::Result<()> {
         mode: Mode::from_args(),
         peers: Mutex::default(),
     });
+    let identity = Identity::from_env();
+    let config = identity.map(|identity| identity.server()).transpose()?;
+    let acceptor = config.map(TlsAcceptor::from);
     let listener = TcpListener::bind(ANY).await?;
     ready(listener.local_addr()?);
     loop {
         let (stream, address) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(serve(server.clone(), stream, address));
+        let server = server.clone();
+        match acceptor.clone() {
+            None => drop(tokio::spawn(serve(server, stream, address))),
+            Some(acceptor) => drop(tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve(server, stream, address).await;
+                }
+            })),
+        }
     }
 }
 
 #[expect(clippy::result_large_err, reason = "the type is the library's")]
-async fn serve(server: Arc<Server>, stream: TcpStream, address: SocketAddr) {
+async fn serve(
+    server: Arc<Server>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: SocketAddr,
+) {
     let mut place = 0;
     let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         place = room(request.uri().path());

@@ -6,13 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gobroke_bench::Mode;
+use gobroke_bench::{Mode, tls};
 use mio::net::TcpStream;
+use rustls::{ClientConnection, Stream};
 
 use super::dialect::Dialect;
+use crate::server::identity;
 
 pub struct Connection {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     /// The beginning of a message whose rest has not come.
     begun: Vec<u8>,
     out: Vec<u8>,
@@ -28,10 +31,20 @@ impl Connection {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let begun = dialect.shake_hands(&mut stream, room, mode)?;
+        let mut tls = match dialect {
+            Dialect::SecureWebSocket => Some(Box::new(client()?)),
+            _ => None,
+        };
+        let begun = match &mut tls {
+            None => dialect.shake_hands(&mut stream, room, mode)?,
+            Some(tls) => {
+                dialect.shake_hands(&mut Stream::new(tls.as_mut(), &mut stream), room, mode)?
+            }
+        };
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: TcpStream::from_std(stream),
+            tls,
             begun,
             out: Vec::new(),
         })
@@ -48,15 +61,17 @@ impl Connection {
 
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            match self.stream.write(&self.out) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => drop(self.out.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
+        let Self {
+            stream, tls, out, ..
+        } = self;
+        let written = match tls {
+            None => write_all(stream, out),
+            Some(tls) => write_all(&mut Stream::new(tls.as_mut(), stream), out),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            written => written,
         }
-        Ok(())
     }
 
     /// Reads all that is there, and hands over each payload with the time; says how many bytes it was.
@@ -69,7 +84,7 @@ impl Connection {
     ) -> io::Result<usize> {
         let mut bytes = 0;
         loop {
-            let length = match self.stream.read(buffer) {
+            let length = match self.receive(buffer) {
                 Ok(0) => return Err(io::Error::other("the server closed a connection")),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(bytes),
@@ -93,9 +108,33 @@ impl Connection {
                 let at = split(&self.begun);
                 self.begun.drain(..at);
             }
-            if length < buffer.len() {
+            // TLS may have more in the socket than it gave.
+            if length < buffer.len() && self.tls.is_none() {
                 return Ok(bytes);
             }
         }
     }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(buffer),
+            Some(tls) => Stream::new(tls.as_mut(), &mut self.stream).read(buffer),
+        }
+    }
+}
+
+fn client() -> io::Result<ClientConnection> {
+    let name = tls::NAME.try_into().map_err(io::Error::other)?;
+    ClientConnection::new(identity()?.client()?, name).map_err(io::Error::other)
+}
+
+/// Writes until all is written or the socket takes no more.
+fn write_all(stream: &mut impl Write, out: &mut Vec<u8>) -> io::Result<()> {
+    while !out.is_empty() {
+        match stream.write(out)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => drop(out.drain(..written)),
+        }
+    }
+    stream.flush()
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
     ops::Range,
 };
 
@@ -11,6 +10,8 @@ use gobroke_bench::Mode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     WebSocket,
+    /// The same over TLS.
+    SecureWebSocket,
     /// Engine.IO 4 and Socket.IO 5 over WebSocket, the payload as a string.
     SocketIo,
     /// Four bytes of length and the payload.
@@ -29,12 +30,12 @@ impl Dialect {
     /// Says who it is, and gives back what came behind the answer.
     pub fn shake_hands(
         self,
-        stream: &mut TcpStream,
+        stream: &mut (impl Read + Write),
         room: usize,
         mode: Mode,
     ) -> io::Result<Vec<u8>> {
         match self {
-            Self::WebSocket => upgrade(stream, &format!("/{room}")),
+            Self::WebSocket | Self::SecureWebSocket => upgrade(stream, &format!("/{room}")),
             Self::SocketIo => {
                 let path = format!("/socket.io/?EIO=4&transport=websocket&room={room}");
                 let mut begun = upgrade(stream, &path)?;
@@ -63,7 +64,7 @@ impl Dialect {
     /// Appends a message as a client writes it.
     pub fn put(self, payload: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::WebSocket => write_frame(2, payload, out),
+            Self::WebSocket | Self::SecureWebSocket => write_frame(2, payload, out),
             Self::SocketIo => {
                 let event = [EVENT, payload, EVENT_END].concat();
                 write_frame(1, &event, out);
@@ -83,7 +84,7 @@ impl Dialect {
     /// The first message that is whole: where its payload is, and where it ends.
     pub fn next(self, input: &[u8]) -> Option<(Range<usize>, usize)> {
         match self {
-            Self::WebSocket => frame(input),
+            Self::WebSocket | Self::SecureWebSocket => frame(input),
             Self::SocketIo => {
                 let (payload, end) = frame(input)?;
                 match input[payload.clone()].starts_with(EVENT) {
@@ -153,7 +154,7 @@ fn write_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Asks for a WebSocket; gives back what came behind the answer.
-fn upgrade(stream: &mut TcpStream, path: &str) -> io::Result<Vec<u8>> {
+fn upgrade(stream: &mut (impl Read + Write), path: &str) -> io::Result<Vec<u8>> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n\r\n"
@@ -174,7 +175,7 @@ fn upgrade(stream: &mut TcpStream, path: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Reads up to a frame that begins so.
-fn expect_frame(stream: &mut TcpStream, begun: &mut Vec<u8>, begin: &[u8]) -> io::Result<()> {
+fn expect_frame(stream: &mut impl Read, begun: &mut Vec<u8>, begin: &[u8]) -> io::Result<()> {
     loop {
         while let Some((payload, end)) = frame(begun) {
             let found = begun[payload].starts_with(begin);
@@ -187,7 +188,7 @@ fn expect_frame(stream: &mut TcpStream, begun: &mut Vec<u8>, begin: &[u8]) -> io
     }
 }
 
-fn read_some(stream: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
+fn read_some(stream: &mut impl Read, into: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 4096];
     match stream.read(&mut buffer)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
