@@ -51,7 +51,7 @@ pub fn draw(contender: &Contender, scenario: &Scenario, folder: &Path) -> io::Re
         .map_err(|error| {
             io::Error::other(format!("perf (Debian: linux-perf) did not start: {error}"))
         })?;
-    generator.run(Duration::ZERO, TIME + Duration::from_secs(1), || {})?;
+    generator.run(Duration::ZERO, TIME + Duration::from_secs(1), |_| {})?;
     if !perf.wait()?.success() {
         return Err(io::Error::other("perf failed; see what it said above"));
     }

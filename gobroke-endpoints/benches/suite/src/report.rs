@@ -150,8 +150,8 @@ fn spread(rounds: &[Figures], figure: impl Fn(&Figures) -> Option<f64>) -> Optio
 
 fn table(entries: &[Entry]) -> String {
     let mut table = String::from(
-        "| | CPU, µs | against the lane floor | k/s | p50, ms | p99, ms | p99.9, ms | memory | lost, doubled, disordered |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+        "| | CPU, µs | against the lane floor | k/s | p50, ms | p99, ms | p99.9, ms | messages a write | memory | lost, doubled, disordered |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     let floor = entries
         .iter()
@@ -162,7 +162,7 @@ fn table(entries: &[Entry]) -> String {
         if rounds.is_empty() {
             let _ = writeln!(
                 table,
-                "| {} | failed {} times | | | | | | | |",
+                "| {} | failed {} times | | | | | | | | |",
                 entry.contender, entry.failed
             );
             continue;
@@ -206,13 +206,14 @@ fn table(entries: &[Entry]) -> String {
         let sum = |figure: fn(&Figures) -> u64| rounds.iter().map(figure).sum::<u64>();
         let _ = writeln!(
             table,
-            "| {bold}{}{bold}{behind} | {} | {against} | {} | {} | {} | {} | {memory} | {}, {}, {} |",
+            "| {bold}{}{bold}{behind} | {} | {against} | {} | {} | {} | {} | {} | {memory} | {}, {}, {} |",
             entry.contender,
             cell(2, &|figures| figures.cpu),
             cell(1, &|figures| Some(figures.throughput? / 1000.0)),
             latency(0),
             latency(1),
             latency(2),
+            cell(1, &|figures| figures.together),
             sum(|figures| figures.lost),
             sum(|figures| figures.doubled),
             sum(|figures| figures.disordered),

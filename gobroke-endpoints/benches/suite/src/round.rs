@@ -29,6 +29,8 @@ pub struct Figures {
     pub throughput: Option<f64>,
     /// Milliseconds: median, 99 % and 99.9 %.
     pub latency: Option<[f64; 3]>,
+    /// How many messages a write of the server carries.
+    pub together: Option<f64>,
     /// Resident memory at the end, in MiB.
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
@@ -50,6 +52,9 @@ impl fmt::Display for Figures {
         }
         if let Some(throughput) = self.throughput {
             write!(f, "{:8.1} k/s ", throughput / 1000.0)?;
+        }
+        if let Some(together) = self.together {
+            write!(f, "{together:5.1} a write ")?;
         }
         if let Some([p50, p99, _]) = self.latency {
             write!(f, "p50 {p50:.2} ms p99 {p99:.2} ms ")?;
@@ -86,9 +91,12 @@ pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<F
 fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Figures> {
     let server = Server::start(contender, load.mode)?;
     let generator = Generator::connect(load, contender.dialect, server.address)?;
-    let mut cpu = Vec::new();
-    let seen = generator.run(times.warm_up, times.measured, || cpu.push(server.cpu()))?;
-    let used = cpu[1] - cpu[0];
+    let mut marks = Vec::new();
+    let seen = generator.run(times.warm_up, times.measured, |written| {
+        marks.push((server.cpu(), segments().saturating_sub(written)));
+    })?;
+    let used = marks[1].0 - marks[0].0;
+    let writes = marks[1].1.saturating_sub(marks[0].1);
     let throughput = seen.delivered as f64 / seen.elapsed.as_secs_f64();
     let milliseconds = |share: f64| seen.latency.value_at_quantile(share) as f64 / 1000.0;
     let fell_behind = match load.pace {
@@ -106,6 +114,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),
         throughput: Some(throughput),
         latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
+        together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
         memory: Some(server.memory() as f64 / f64::from(1 << 20)),
         lost: seen.lost,
         doubled: seen.doubled,
@@ -113,6 +122,17 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         fell_behind,
         ..Figures::default()
     })
+}
+
+/// How many TCP segments with data this machine has sent: on the loopback interface, one for each write of up to 64 KiB.
+fn segments() -> u64 {
+    let counters = std::fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next(), lines.next());
+    let (names, values) = (names.unwrap_or_default(), values.unwrap_or_default());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let sent = pairs.find(|(name, _)| *name == "TCPOrigDataSent");
+    sent.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
 fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
@@ -155,8 +175,8 @@ fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures
     let alone = Load { room: 1, ..alone };
     let outside = Generator::connect_to(alone, contender.dialect, server.address, 1)?;
     let (room, outside) = std::thread::scope(|scope| {
-        let room = scope.spawn(|| generator.run(times.warm_up, times.measured, || {}));
-        let outside = outside.run(times.warm_up, times.measured, || {});
+        let room = scope.spawn(|| generator.run(times.warm_up, times.measured, |_| {}));
+        let outside = outside.run(times.warm_up, times.measured, |_| {});
         (room.join(), outside)
     });
     let room = room.map_err(|_| io::Error::other("the room's load panicked"))??;

@@ -19,6 +19,8 @@ pub struct Connection {
     /// The beginning of a message whose rest has not come.
     begun: Vec<u8>,
     out: Vec<u8>,
+    /// How often it wrote.
+    pub writes: u64,
 }
 
 impl Connection {
@@ -47,6 +49,7 @@ impl Connection {
             tls,
             begun,
             out: Vec::new(),
+            writes: 0,
         })
     }
 
@@ -64,6 +67,7 @@ impl Connection {
         let Self {
             stream, tls, out, ..
         } = self;
+        self.writes += u64::from(!out.is_empty());
         let written = match tls {
             None => write_all(stream, out),
             Some(tls) => write_all(&mut Stream::new(tls.as_mut(), stream), out),

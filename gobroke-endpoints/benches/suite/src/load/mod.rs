@@ -199,12 +199,13 @@ impl Generator {
         Ok(())
     }
 
-    /// Puts the load on for a while, then for as long as is measured; `mark` is called at both ends of that.
+    /// Puts the load on for a while, then for as long as is measured; `mark` is called at both ends of that, with how
+    /// often the connections have written.
     pub fn run(
         mut self,
         warm_up: Duration,
         measured: Duration,
-        mut mark: impl FnMut(),
+        mut mark: impl FnMut(u64),
     ) -> io::Result<Seen> {
         let mut events = Events::with_capacity(4096);
         let senders: Vec<usize> = self.senders().collect();
@@ -219,7 +220,7 @@ impl Generator {
                 self.measuring = true;
                 before = self.expect.delivered;
                 started = now;
-                mark();
+                mark(self.writes());
             }
             if now >= until {
                 break;
@@ -253,7 +254,7 @@ impl Generator {
             };
             self.turn(&mut events, wait)?;
         }
-        mark();
+        mark(self.writes());
         let elapsed = started.elapsed();
         let delivered = self.expect.delivered - before;
         self.measuring = false;
@@ -269,6 +270,10 @@ impl Generator {
             disordered: self.expect.disordered,
             latency: self.latency,
         })
+    }
+
+    fn writes(&self) -> u64 {
+        self.connections.iter().map(|one| one.writes).sum()
     }
 
     fn send(&mut self, index: usize, number: u32, nanos: u64) -> io::Result<()> {
