@@ -192,7 +192,9 @@ async fn what_has_to_wait_is_left_to_the_one_who_may() {
         .await
         .unwrap();
     let mut batch = Batch::new();
-    ["1", "2", "3"].map(|text| batch.push(asked(text)));
+    for text in ["1", "2", "3"] {
+        batch.push(asked(text));
+    }
     let (mut incoming, _outgoing) = session.halves();
     assert!(!incoming.receive_now(&mut batch).unwrap());
     assert_eq!(batch.len(), 3);
