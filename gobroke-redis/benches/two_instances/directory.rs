@@ -81,8 +81,16 @@ pub(crate) async fn measure(server: &Server) {
         redis::from_redis_value(server.cli(&["SLOWLOG", "GET", "100"]).await).unwrap();
     println!("  commands over 5 ms, FLUSHALL among them: {}", slow.len());
     for entry in slow {
-        let command: Vec<String> = redis::from_redis_value(entry[3].clone()).unwrap_or_default();
-        println!("    {:?} µs: {:?}", entry[2], command.first());
+        let command: Vec<Vec<u8>> = redis::from_redis_value(entry[3].clone()).unwrap();
+        let words = command
+            .iter()
+            .take(3)
+            .map(|word| String::from_utf8_lossy(word));
+        println!(
+            "    {:?} µs: {}",
+            entry[2],
+            words.collect::<Vec<_>>().join(" ")
+        );
     }
     other.stop().await;
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many clients one command reads: few enough that it takes Redis far less than 5 ms.
-const MOST: usize = 256;
+const MOST: usize = 1024;
 
 /// Where a listing stands: at an instance, and within its hash.
 struct Place {
