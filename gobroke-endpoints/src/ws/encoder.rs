@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gobroke_core::{Client, CloseReason, Encoder, ErrorFrame, Format, Message, Name};
 
 use super::deflate::Agreed;
-use super::frame::{COMPRESSED, LARGEST_CONTROL, Opcode, header_len, write_header};
+use super::frame::{COMPRESSED, LARGEST_CONTROL, Opcode, header, header_len, write_header};
 use crate::codec::Codec;
 
 /// Puts what the codec writes into frames, and writes control frames itself.
@@ -100,8 +100,7 @@ fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut 
     out.resize(start + guess, 0);
     write(out);
     let length = out.len() - start - guess;
-    let mut header = Vec::new();
-    let size = header_len(length);
+    let (header, size) = header(opcode, length);
     if size > guess {
         out.resize(out.len() + size - guess, 0);
     }
@@ -109,8 +108,7 @@ fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut 
         out.copy_within(start + guess..start + guess + length, start + size);
         out.truncate(start + size + length);
     }
-    write_header(opcode, length, &mut header);
-    out[start..start + size].copy_from_slice(&header);
+    out[start..start + size].copy_from_slice(&header[..size]);
     length
 }
 

@@ -155,20 +155,28 @@ pub(super) fn unmask(mask: [u8; 4], bytes: &mut [u8]) {
     }
 }
 
-/// Appends the header of a server's frame: whole, not masked.
-pub(super) fn write_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
-    out.push(0x80 | opcode.bits());
+/// The header of a server's frame, whole and not masked, and how much of it is used.
+pub(super) fn header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
+    let mut header = [0; 10];
+    header[0] = 0x80 | opcode.bits();
     match length {
-        0..=125 => out.push(length as u8),
+        0..=125 => header[1] = length as u8,
         126..=0xffff => {
-            out.push(126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
+            header[1] = 126;
+            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
         }
         _ => {
-            out.push(127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
+            header[1] = 127;
+            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
         }
     }
+    (header, header_len(length))
+}
+
+/// Appends it.
+pub(super) fn write_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
+    let (header, size) = header(opcode, length);
+    out.extend_from_slice(&header[..size]);
 }
 
 /// How long that header is.
