@@ -28,6 +28,7 @@
 //! ```
 
 mod json;
+mod payload;
 mod raw;
 
 use std::{borrow::Cow, fmt::Debug};

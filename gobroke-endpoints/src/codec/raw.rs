@@ -1,9 +1,8 @@
 //! [`RawCodec`]: a frame is a payload.
 
-use bytes::Bytes;
 use gobroke_core::{Format, Message, Name, Target, Targets};
 
-use super::{Codec, Frame, FrameError, Inbound};
+use super::{Codec, Frame, FrameError, Inbound, payload};
 
 /// A frame is a payload, nothing more: all messages of all clients go to the same targets.
 ///
@@ -44,7 +43,7 @@ impl Codec for RawCodec {
             Frame::Text(_) => Format::Text,
             Frame::Binary(_) => Format::Binary,
         };
-        let mut message = Message::new(Bytes::copy_from_slice(frame.bytes())).with_format(format);
+        let mut message = Message::new(payload::copy(frame.bytes())).with_format(format);
         *message.targets_mut() = self.targets.clone();
         Ok(message.into())
     }

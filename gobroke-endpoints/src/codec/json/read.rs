@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::JsonCodec;
-use crate::codec::{Frame, FrameError, Inbound};
+use crate::codec::{Frame, FrameError, Inbound, payload};
 
 /// A frame whose fields are found but not looked into: so one that is wrong can be named, with the id of the message.
 #[derive(Deserialize)]
@@ -183,7 +183,7 @@ fn id(raw: &RawValue) -> Result<MessageId, FrameError> {
 
 fn payload(fields: &Fields<'_>) -> Result<(Bytes, Format), FrameError> {
     match (fields.payload, fields.payload_base64) {
-        (Some(json), None) => Ok((Bytes::copy_from_slice(json.get().as_bytes()), Format::Text)),
+        (Some(json), None) => Ok((payload::copy(json.get().as_bytes()), Format::Text)),
         (None, Some(base64)) => {
             let bytes = serde_json::from_str::<String>(base64.get()).ok();
             let bytes = bytes.and_then(|text| STANDARD.decode(text).ok()).ok_or_else(|| {
