@@ -225,7 +225,7 @@ impl Incoming<'_> {
             .0
             .heartbeat
             .heard
-            .store(self.router.clock.tick(), Relaxed);
+            .store(self.router.clock.last_tick(), Relaxed);
     }
 
     /// Closes the client; see [`Session::close`].
@@ -326,7 +326,7 @@ impl Incoming<'_> {
                 Routed::Refused => {}
                 Routed::NoRoom => break Turned::Wait,
             }
-            if turn::is_pressed() && !batch.is_empty() {
+            if !batch.is_empty() && turn::is_pressed() {
                 break Turned::Wait;
             }
         };
@@ -435,7 +435,7 @@ impl Outgoing<'_> {
     /// the connection lasts. Ends once the client is closed and everything before the close, and the close frame, is
     /// written and the wire is shut down; or the socket is lost. Says why. Cancel-safe.
     pub async fn drive(&mut self) -> CloseReason {
-        poll_fn(|cx| self.client.0.outbox.poll_drive(cx)).await
+        self.client.0.outbox.drive().await
     }
 
     /// For endpoints without a wire: whole frames, ready to be written. Asking for more says that what was given

@@ -1,7 +1,10 @@
 //! [`Clock`]: the coarse time that all connections share, and the one task that watches them by it.
 
 use std::{
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,21 +25,27 @@ const AT_A_TIME: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    /// The tick in which all connections were looked at last.
+    looked: AtomicU32,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
+            looked: AtomicU32::new(1),
         }
     }
 
     /// The tick of a moment; the first is 1, so that 0 can mean never.
     pub(crate) fn tick(&self) -> u32 {
-        // Every read asks: no division of 128 bits.
-        let since = self.start.elapsed();
-        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
-        (millis / TICK.as_millis() as u64) as u32 + 1
+        (self.start.elapsed().as_millis() / TICK.as_millis()) as u32 + 1
+    }
+
+    /// The tick as of the last look at all connections, which comes once in each: for every read, where asking for the
+    /// time would be much of what there is to do.
+    pub(crate) fn last_tick(&self) -> u32 {
+        self.looked.load(Relaxed)
     }
 }
 
@@ -69,6 +78,7 @@ pub(crate) async fn watch(router: Weak<Router>, stopped: CancellationToken) {
             return;
         };
         let now = router.clock.tick();
+        router.clock.looked.store(now, Relaxed);
         // Collected first: what follows reaches into lanes, and the registry's locks are not held meanwhile.
         let mut due = Vec::new();
         router.registry.for_each_session(|client| {

@@ -6,8 +6,9 @@ mod state;
 mod writing;
 
 use std::{
+    future::poll_fn,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 pub use self::chunk::Frames;
@@ -22,7 +23,17 @@ use super::{
     run::{Draft, Mark, Memory, Run},
     wire::Wire,
 };
-use crate::{CloseReason, Message, client::ClientShared, sync::Mutex};
+use crate::{
+    CloseReason, Message,
+    client::ClientShared,
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+};
 
 /// What waits for one client's socket.
 ///
@@ -31,6 +42,9 @@ use crate::{CloseReason, Message, client::ClientShared, sync::Mutex};
 /// messages, never one begun, never a control frame.
 pub(crate) struct Outbox {
     state: Mutex<State>,
+    /// Nothing waits, it is not closing, and who writes has seen that: what every read looks at. It changes under the
+    /// lock, and before anybody is woken for what ends it.
+    calm: AtomicBool,
     max_bytes: usize,
     max_messages: usize,
     overflow: Overflow,
@@ -80,6 +94,7 @@ impl Outbox {
                 wire,
                 ..State::default()
             }),
+            calm: AtomicBool::new(false),
             max_bytes,
             max_messages,
             overflow,
@@ -174,6 +189,7 @@ impl Outbox {
                     at = written;
                 }
                 Err(error) => {
+                    self.stir();
                     state.fail(&error);
                     return Delivered {
                         dropped: count,
@@ -184,6 +200,7 @@ impl Outbox {
             }
         }
         let first = marks.partition_point(|mark| mark.end as usize <= at) as u32;
+        self.stir();
         state.push(Chunk {
             run: keep(),
             first,
@@ -216,6 +233,7 @@ impl Outbox {
             return delivered;
         }
         let run = keep();
+        self.stir();
         for (message, mark) in (0u32..).zip(marks) {
             if !mark.control && policy(mark) == Overflow::DropNewest {
                 delivered.dropped += 1;
@@ -241,6 +259,7 @@ impl Outbox {
     /// Closes it behind all that waits; `frame` is the close frame, if the transport has one.
     pub(crate) fn close(&self, reason: CloseReason, frame: Draft, memory: &Arc<Memory>) {
         let mut state = self.state.lock();
+        self.stir();
         state.close(reason, frame, memory);
     }
 
@@ -250,6 +269,7 @@ impl Outbox {
         if state.closing.is_some() || state.ended {
             return 0;
         }
+        self.stir();
         let dropped = state.keep_begun(memory);
         state.close(reason, frame, memory);
         dropped
@@ -258,6 +278,7 @@ impl Outbox {
     /// Ends it at once: the socket is lost, or the session is gone. Says how many messages waited when it ended, once.
     pub(crate) fn end(&self, reason: CloseReason) -> usize {
         let mut state = self.state.lock();
+        self.stir();
         state.end(reason);
         std::mem::take(&mut state.lost) as usize
     }
@@ -267,8 +288,32 @@ impl Outbox {
         self.state.lock().panicked
     }
 
-    /// Writes what waits, as the socket takes it; ready once it has ended, with the reason.
-    pub(crate) fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn is_calm(&self) -> bool {
+        self.calm.load(Acquire)
+    }
+
+    fn stir(&self) {
+        self.calm.store(false, Release);
+    }
+
+    /// Writes what waits, as the socket takes it; ends with it, with the reason. Cancel-safe.
+    pub(crate) async fn drive(&self) -> CloseReason {
+        let mut asked: Option<Waker> = None;
+        poll_fn(|cx| {
+            // Mostly the task is woken for what is to be read, and is the one that is woken for this, too.
+            let is_known = asked.as_ref().is_some_and(|by| by.will_wake(cx.waker()));
+            if is_known && self.is_calm() {
+                return Poll::Pending;
+            }
+            if !is_known {
+                asked = Some(cx.waker().clone());
+            }
+            self.poll_drive(cx)
+        })
+        .await
+    }
+
+    fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut state = self.state.lock();
         loop {
             state.skip_empty();
@@ -284,6 +329,7 @@ impl Outbox {
                     continue;
                 }
                 state.write_later(cx);
+                self.calm.store(true, Release);
                 return Poll::Pending;
             }
             let State { chunks, wire, .. } = &mut *state;
@@ -370,7 +416,7 @@ impl Outbox {
 
     /// Whether more than half of it is taken.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.presses(&self.state.lock())
+        !self.is_calm() && self.presses(&self.state.lock())
     }
 
     fn presses(&self, state: &State) -> bool {

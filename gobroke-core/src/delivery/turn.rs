@@ -12,7 +12,7 @@ use std::{
     cell::RefCell,
     ops::Deref,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -44,6 +44,8 @@ struct Under {
     own: Option<Arc<ClientShared>>,
     answered: bool,
     known: Known,
+    /// The module that a turn of this thread looked up last: mostly the next one asks for it too.
+    last_module: Weak<Module>,
 }
 
 /// What the turn has looked up: sixteen messages of one read ask for the same module.
@@ -194,14 +196,18 @@ pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<Clien
 /// A logic module that the turn has met, or that it looks up now and keeps in mind.
 pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Lent> {
     let known = UNDER
-        .with_borrow_mut(|under| under.known.module.take())
+        .with_borrow_mut(|under| {
+            let known = under.known.module.take();
+            known.or_else(|| under.last_module.upgrade())
+        })
         .filter(|known| {
             known.name == *name && !known.is_closed() && Arc::ptr_eq(known.ctx.router(), router)
         });
-    let module = match known {
-        Some(known) => known,
-        None => router.modules.get(name)?.value().clone(),
-    };
+    if known.is_some() {
+        return Some(Lent(known));
+    }
+    let module = router.modules.get(name)?.value().clone();
+    UNDER.with_borrow_mut(|under| under.last_module = Arc::downgrade(&module));
     Some(Lent(Some(module)))
 }
 

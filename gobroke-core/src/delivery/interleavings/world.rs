@@ -75,7 +75,7 @@ impl World {
         let client = session.client().0.clone();
         let task = match plug.wired {
             true => spawn(async move {
-                poll_fn(|cx| client.outbox.poll_drive(cx)).await;
+                client.outbox.drive().await;
             }),
             false => spawn(take(client, plug.clone())),
         };
