@@ -145,19 +145,25 @@ pub fn all() -> Vec<Scenario> {
     });
     for (name, load) in [
         (
-            "TLS fan-out, 100 receivers, 1 outstanding",
+            "fan-out over TLS, 100 receivers, 1 outstanding",
             fan_out(100, 1, 128),
         ),
         (
-            "TLS fan-out, 100 receivers, 16 outstanding",
+            "fan-out over TLS, 100 receivers, 16 outstanding",
             fan_out(100, 16, 128),
         ),
         (
-            "TLS fan-out, 1000 receivers, 16 outstanding",
+            "fan-out over TLS, 1000 receivers, 16 outstanding",
             fan_out(1000, 16, 128),
         ),
-        ("TLS echo, 100 connections, 1 outstanding", echo(100, 1)),
-        ("TLS echo, 100 connections, 16 outstanding", echo(100, 16)),
+        (
+            "echo over TLS, 100 connections, 1 outstanding",
+            echo(100, 1),
+        ),
+        (
+            "echo over TLS, 100 connections, 16 outstanding",
+            echo(100, 16),
+        ),
     ] {
         all.push(Scenario {
             name: name.into(),
