@@ -133,6 +133,8 @@ pub(crate) fn assemble(
     let count = lanes
         .unwrap_or_else(|| handle.metrics().num_workers())
         .max(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let sharing = (count as f64 / cores as f64).max(1.0);
     let lanes: Box<[Arc<Lane>]> = (0..count)
         .map(|index| {
             let context = LaneContext {
@@ -142,6 +144,7 @@ pub(crate) fn assemble(
                 max_memory,
                 stats: stats.clone(),
                 coalesce,
+                sharing,
                 on_group_gone: OnceLock::new(),
             };
             Lane::new(context, lane_bytes)

@@ -27,6 +27,8 @@ pub(crate) struct LaneContext {
     pub(crate) stats: Arc<Counters>,
     /// How long the lane may rest: the smallest of the endpoints'.
     pub(crate) coalesce: Duration,
+    /// How many lanes there are for each core; one where there are more cores than lanes.
+    pub(crate) sharing: f64,
     pub(crate) on_group_gone: OnceLock<GroupGone>,
 }
 

@@ -254,7 +254,7 @@ impl Lane {
             self.count(&tally);
             let since = last_end.map_or(Duration::from_secs(1), |last| *now - last);
             *last_end = Some(*now);
-            demand.passed(&tally, since);
+            demand.passed(&tally, since, self.context.sharing);
             self.context.relieve();
             if taken.is_empty() {
                 return true;

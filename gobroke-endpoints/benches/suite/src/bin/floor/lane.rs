@@ -206,10 +206,10 @@ impl Lane {
     }
 
     async fn rest(&self) {
-        let (took, rest) = {
+        let (step, rest) = {
             let mut pass = locked(&self.pass);
             let took = pass.took;
-            (took, pass.demand.rest(took))
+            pass.demand.rest(took)
         };
         if rest.is_zero() {
             return;
@@ -218,7 +218,7 @@ impl Lane {
         let mut queued = before;
         let end = Instant::now() + rest;
         while Instant::now() < end {
-            let step = took.min(end - Instant::now());
+            let step = step.min(end - Instant::now());
             tokio::time::sleep(step).await;
             let length = self.lock().entries.len();
             if length <= queued {
