@@ -163,9 +163,19 @@ impl Sharded {
 
     /// Which of the servers is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
+        let master = Cell::new(None);
+        until("somebody has the slot", async || {
+            master.set(self.holder_of(slot).await);
+            master.get().is_some()
+        })
+        .await;
+        master.get().unwrap()
+    }
+
+    /// The same, as one node sees it: nobody, for a moment, while a master gives its slots to another.
+    async fn holder_of(&self, slot: u16) -> Option<usize> {
         let nodes = text(&self.any().cli(&["CLUSTER", "NODES"]).await);
-        let holder = self.ids.iter().position(|id| has(&nodes, id, slot));
-        holder.unwrap()
+        self.ids.iter().position(|id| has(&nodes, id, slot))
     }
 
     pub(crate) async fn slot_of(&self, key: &str) -> u16 {
@@ -179,7 +189,7 @@ impl Sharded {
         let replica = (before + MASTERS) % (2 * MASTERS);
         let asked = Cell::new(None::<Instant>);
         until("another master has it", async || {
-            let done = self.master_of(slot).await == replica;
+            let done = self.holder_of(slot).await == Some(replica);
             // It is given up where the replica does not catch up in time: whoever wants it asks again.
             if !done && asked.get().is_none_or(|asked| asked.elapsed() > AGAIN) {
                 asked.set(Some(Instant::now()));
@@ -193,7 +203,8 @@ impl Sharded {
     /// Waits until another master has the slot than the one that was killed.
     pub(crate) async fn elected(&self, slot: u16, killed: usize) {
         until("a replica was elected", async || {
-            self.master_of(slot).await != killed
+            let holder = self.holder_of(slot).await;
+            holder.is_some_and(|holder| holder != killed)
         })
         .await;
     }
