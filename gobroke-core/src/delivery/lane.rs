@@ -1,28 +1,14 @@
 //! [`Lane`]: the ordered queue of a share of the clients, and who passes it.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod passing;
+mod task;
 
-use smallvec::SmallVec;
-use tokio_util::sync::CancellationToken;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use super::{
-    ahead::Ahead,
-    context::LaneContext,
-    demand::Demand,
-    entry::Entry,
-    members::Members,
-    pass::{Pass, Tally},
-    room::Room,
-};
+use self::passing::Passing;
+pub(crate) use self::task::look_at_sockets;
+use super::{context::LaneContext, entry::Entry, room::Room};
 use crate::{
-    client::ClientShared,
     stats::Counter,
     sync::{
         Instant, Mutex, MutexGuard, Notify,
@@ -30,16 +16,11 @@ use crate::{
             AtomicBool,
             Ordering::{Acquire, Release},
         },
-        sleep_until,
     },
 };
 
 /// A slice of a pass: what a turn writes at the most before it hands over, and a task between two yields.
 pub(crate) const SLICE: Duration = Duration::from_micros(250);
-/// After so many slices the thread looks for what came in: every half millisecond.
-const SLICES_PER_LOOK: u32 = 2;
-/// How far a direct message looks ahead for something that concerns its client.
-const LOOK_AHEAD: usize = 128;
 
 /// The ordered queue of a share of the clients, and its passes.
 ///
@@ -77,16 +58,6 @@ enum Phase {
     Handed,
     /// The lane's task gathers before the next pass.
     Resting,
-}
-
-/// What only the one who passes touches.
-#[derive(Default)]
-struct Passing {
-    members: Members,
-    pass: Pass,
-    taken: VecDeque<Entry>,
-    demand: Demand,
-    last_end: Option<Instant>,
 }
 
 /// A turn's right to pass. Its end, by a panic too, gives the lane back: as what is noted here.
@@ -180,17 +151,6 @@ impl Lane {
         now
     }
 
-    /// What the one with the right to pass touches: nobody else has it now.
-    fn passing(&self) -> MutexGuard<'_, Passing> {
-        let passing = self.passing.try_lock();
-        debug_assert!(
-            passing.is_some() || self.queue.lock().closed,
-            "one pass of a lane at a time"
-        );
-        // When the router has stopped, its members are being forgotten.
-        passing.unwrap_or_else(|| self.passing.lock())
-    }
-
     /// Takes the right to pass from an idle or resting lane that has something queued; gives the phase it was in.
     fn claim(&self) -> Option<Phase> {
         let mut queue = self.queue.lock();
@@ -224,139 +184,6 @@ impl Lane {
         std::mem::swap(taken, &mut queue.entries);
     }
 
-    /// Passes what is queued; says whether that is done, or the time was over, and keeps the time. Only with the right
-    /// to pass.
-    fn slice(&self, now: &mut Instant, until: Instant) -> bool {
-        let mut passing = self.passing();
-        let Passing {
-            members,
-            pass,
-            taken,
-            demand,
-            last_end,
-        } = &mut *passing;
-        loop {
-            if !pass.is_active() {
-                if taken.is_empty() {
-                    self.take(taken);
-                }
-                if taken.is_empty() {
-                    return true;
-                }
-                let (entries, weight) = pass.prepare(members, taken, &self.context);
-                self.room.release(entries, weight);
-                shrink(taken);
-            }
-            if !pass.write(members, &self.context, now, until) {
-                return false;
-            }
-            let tally = std::mem::take(&mut pass.tally);
-            self.count(&tally);
-            let since = last_end.map_or(Duration::from_secs(1), |last| *now - last);
-            *last_end = Some(*now);
-            demand.passed(&tally, since, self.context.sharing);
-            self.context.relieve();
-            if taken.is_empty() {
-                return true;
-            }
-            if *now >= until {
-                return false;
-            }
-        }
-    }
-
-    pub(super) fn count(&self, tally: &Tally) {
-        self.delivered.add(tally.delivered);
-        let stats = &self.context.stats;
-        stats.writes.add(tally.writes);
-        for (counter, by) in [
-            (&stats.dropped, tally.dropped),
-            (&stats.unknown, tally.unknown),
-            (&stats.slow_consumers, tally.slow),
-        ] {
-            if by > 0 {
-                counter.add(by);
-            }
-        }
-    }
-
-    /// Writes direct messages whose client nothing before them concerns: an answer does not wait for somebody else's
-    /// room. Only with the right to pass.
-    fn write_ahead(&self) {
-        let mut passing = self.passing();
-        let Passing {
-            members,
-            pass,
-            taken,
-            ..
-        } = &mut *passing;
-        if taken.len() > LOOK_AHEAD {
-            return;
-        }
-        let mut found: SmallVec<[(Entry, Arc<ClientShared>); 4]> = SmallVec::new();
-        {
-            let mut queue = self.queue.lock();
-            let mut ahead = Ahead::default();
-            if taken.iter().any(|entry| ahead.pass_by(entry)) {
-                return;
-            }
-            let mut index = 0;
-            while index < queue.entries.len().min(LOOK_AHEAD) {
-                let entry = &queue.entries[index];
-                if let Some(client) = ahead.free(entry, pass, members)
-                    && let Some(entry) = queue.entries.remove(index)
-                {
-                    self.room.release(1, entry.weight());
-                    found.push((entry, client));
-                    continue;
-                }
-                if ahead.pass_by(&queue.entries[index]) {
-                    break;
-                }
-                index += 1;
-            }
-        }
-        for (entry, client) in found {
-            pass.write_ahead(&entry, &client, &self.context);
-        }
-    }
-
-    /// The lane's task: passes what turns leave to it, and rests where the load calls for it.
-    pub(crate) async fn run(self: Arc<Self>, stopped: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = self.task.notified() => {}
-                () = stopped.cancelled() => return self.clear(),
-            }
-            if !self.take_over() {
-                continue;
-            }
-            let mut slices = 0u32;
-            loop {
-                let done = self.slice_caught();
-                slices = slices.wrapping_add(1);
-                if !done {
-                    self.write_ahead_caught();
-                    if slices.is_multiple_of(SLICES_PER_LOOK) {
-                        look_at_sockets().await;
-                    } else {
-                        Yield::default().await;
-                    }
-                    continue;
-                }
-                let rest = self.passing().demand.rest(self.context.coalesce);
-                if !rest.is_zero() {
-                    self.rest(rest).await;
-                }
-                if self.release_if_done() {
-                    break;
-                }
-                // Others keep feeding it: its thread's other tasks come first.
-                Yield::default().await;
-            }
-        }
-    }
-
     /// Forgets its members and what is queued, when the router has stopped: they hold the lane as it holds them.
     fn clear(&self) {
         let mut queue = self.queue.lock();
@@ -387,69 +214,6 @@ impl Lane {
         take
     }
 
-    /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass, and neither the lane nor
-    /// what was taken for later passes.
-    fn slice_caught(&self) -> bool {
-        let mut now = Instant::now();
-        let until = now + SLICE;
-        catch_unwind(AssertUnwindSafe(|| self.slice(&mut now, until))).unwrap_or_else(|_| {
-            let mut passing = self.passing();
-            let Passing {
-                members,
-                pass,
-                taken,
-                ..
-            } = &mut *passing;
-            let (lost, queued, weight) = pass.abandon(members, taken);
-            self.room.release(queued, weight);
-            self.context.stats.panics.add(1);
-            self.context.stats.dropped.add(lost as u64);
-            tracing::error!(
-                lane = self.context.index,
-                lost,
-                "a pass panicked; its messages are lost"
-            );
-            taken.is_empty()
-        })
-    }
-
-    fn write_ahead_caught(&self) {
-        if catch_unwind(AssertUnwindSafe(|| self.write_ahead())).is_err() {
-            self.context.stats.panics.add(1);
-        }
-    }
-
-    /// Gathers: in steps as long as the last pass; the first in which nothing came ends it.
-    async fn rest(&self, rest: Duration) {
-        let step = self.passing().demand.step();
-        let end = Instant::now() + rest;
-        let mut queued = {
-            let mut queue = self.queue.lock();
-            queue.phase = Phase::Resting;
-            queue.entries.len()
-        };
-        let had_some = queued > 0;
-        let mut steps = 0;
-        loop {
-            let now = Instant::now();
-            if now >= end {
-                break;
-            }
-            sleep_until((now + step).min(end)).await;
-            let length = self.queue.lock().entries.len();
-            if length <= queued {
-                break;
-            }
-            steps += 1;
-            queued = length;
-        }
-        // A turn may be writing ahead: it gives the phase back under the lock.
-        while !self.wake_up() {
-            Yield::default().await;
-        }
-        self.passing().demand.rested(had_some, steps);
-    }
-
     /// Ends a rest.
     fn wake_up(&self) -> bool {
         let mut queue = self.queue.lock();
@@ -464,37 +228,5 @@ impl Lane {
     pub(crate) fn is_idle(&self) -> bool {
         let queue = self.queue.lock();
         queue.phase == Phase::Idle && queue.entries.is_empty()
-    }
-}
-
-/// A queue that was long gives its memory back when it is empty.
-fn shrink(entries: &mut VecDeque<Entry>) {
-    if entries.is_empty() && entries.capacity() > 4096 {
-        *entries = VecDeque::new();
-    }
-}
-
-/// Gives way until the thread has looked which sockets are ready. With a task that is always ready the runtime does so
-/// after 61 tasks only (its `event_interval`), and with a slice for each of them that is 15 ms.
-pub(crate) async fn look_at_sockets() {
-    #[cfg(not(gobroke_interleavings))]
-    tokio::task::yield_now().await;
-    #[cfg(gobroke_interleavings)]
-    Yield::default().await;
-}
-
-/// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
-#[derive(Default)]
-struct Yield(bool);
-
-impl Future for Yield {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.0, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }

@@ -1,0 +1,143 @@
+//! The lane's task: passes that turns leave to it, and rests.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Lane, Phase, SLICE, passing::Passing};
+use crate::sync::{Instant, sleep_until};
+
+/// After so many slices the thread looks for what came in: every half millisecond.
+const SLICES_PER_LOOK: u32 = 2;
+
+impl Lane {
+    /// The lane's task: passes what turns leave to it, and rests where the load calls for it.
+    pub(crate) async fn run(self: Arc<Self>, stopped: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.task.notified() => {}
+                () = stopped.cancelled() => return self.clear(),
+            }
+            if !self.take_over() {
+                continue;
+            }
+            let mut slices = 0u32;
+            loop {
+                let done = self.slice_caught();
+                slices = slices.wrapping_add(1);
+                if !done {
+                    self.write_ahead_caught();
+                    if slices.is_multiple_of(SLICES_PER_LOOK) {
+                        look_at_sockets().await;
+                    } else {
+                        Yield::default().await;
+                    }
+                    continue;
+                }
+                let rest = self.passing().demand.rest(self.context.coalesce);
+                if !rest.is_zero() {
+                    self.rest(rest).await;
+                }
+                if self.release_if_done() {
+                    break;
+                }
+                // Others keep feeding it: its thread's other tasks come first.
+                Yield::default().await;
+            }
+        }
+    }
+
+    /// A slice; a panic in it (a defect of ours: codecs and wires are caught) loses that pass, and neither the lane nor
+    /// what was taken for later passes.
+    fn slice_caught(&self) -> bool {
+        let mut now = Instant::now();
+        let until = now + SLICE;
+        catch_unwind(AssertUnwindSafe(|| self.slice(&mut now, until))).unwrap_or_else(|_| {
+            let mut passing = self.passing();
+            let Passing {
+                members,
+                pass,
+                taken,
+                ..
+            } = &mut *passing;
+            let (lost, queued, weight) = pass.abandon(members, taken);
+            self.room.release(queued, weight);
+            self.context.stats.panics.add(1);
+            self.context.stats.dropped.add(lost as u64);
+            tracing::error!(
+                lane = self.context.index,
+                lost,
+                "a pass panicked; its messages are lost"
+            );
+            taken.is_empty()
+        })
+    }
+
+    fn write_ahead_caught(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.write_ahead())).is_err() {
+            self.context.stats.panics.add(1);
+        }
+    }
+
+    /// Gathers: in steps as long as the last pass; the first in which nothing came ends it.
+    async fn rest(&self, rest: Duration) {
+        let step = self.passing().demand.step();
+        let end = Instant::now() + rest;
+        let mut queued = {
+            let mut queue = self.queue.lock();
+            queue.phase = Phase::Resting;
+            queue.entries.len()
+        };
+        let had_some = queued > 0;
+        let mut steps = 0;
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                break;
+            }
+            sleep_until((now + step).min(end)).await;
+            let length = self.queue.lock().entries.len();
+            if length <= queued {
+                break;
+            }
+            steps += 1;
+            queued = length;
+        }
+        // A turn may be writing ahead: it gives the phase back under the lock.
+        while !self.wake_up() {
+            Yield::default().await;
+        }
+        self.passing().demand.rested(had_some, steps);
+    }
+}
+
+/// Gives way until the thread has looked which sockets are ready. With a task that is always ready the runtime does so
+/// after 61 tasks only (its `event_interval`), and with a slice for each of them that is 15 ms.
+pub(crate) async fn look_at_sockets() {
+    #[cfg(not(gobroke_interleavings))]
+    tokio::task::yield_now().await;
+    #[cfg(gobroke_interleavings)]
+    Yield::default().await;
+}
+
+/// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
+#[derive(Default)]
+struct Yield(bool);
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
