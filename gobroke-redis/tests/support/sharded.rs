@@ -163,13 +163,14 @@ impl Sharded {
 
     /// Which of the servers is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
-        let master = Cell::new(None);
+        let master = Mutex::new(None);
         until("somebody has the slot", async || {
-            master.set(self.holder_of(slot).await);
-            master.get().is_some()
+            let holder = self.holder_of(slot).await;
+            *master.lock() = holder;
+            holder.is_some()
         })
         .await;
-        master.get().unwrap()
+        master.into_inner().unwrap()
     }
 
     /// The same, as one node sees it: nobody, for a moment, while a master gives its slots to another.
