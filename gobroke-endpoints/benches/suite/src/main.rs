@@ -23,7 +23,7 @@ const HELP: &str = "\
 Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--seconds S] [--profile TEXT] [--out FOLDER]
 
   --quick            a selection of the scenarios, one round of a second each
-  --only TEXT        scenarios whose name contains it, or one of several: A|B
+  --only TEXT        the scenario of this name, or those whose name contains it; or of several: A|B
   --contenders A,B   these alone
   --rounds N         how often each is measured, interleaved (default: 5)
   --seconds S        for how long each time (default: 2)
@@ -185,15 +185,17 @@ fn run(options: &Options) -> std::io::Result<()> {
         warm_up: Duration::from_secs_f64(seconds / 4.0),
         measured: Duration::from_secs_f64(seconds),
     };
-    let scenarios: Vec<_> = scenario::all()
-        .into_iter()
-        .filter(|scenario| scenario.quick || !options.quick)
-        .filter(|scenario| {
-            options
-                .only
-                .split('|')
-                .any(|text| scenario.name.contains(text))
+    let all = scenario::all();
+    let is_meant = |name: &str| {
+        options.only.split('|').any(|text| {
+            let is_name = all.iter().any(|scenario| scenario.name == text);
+            name == text || !is_name && name.contains(text)
         })
+    };
+    let scenarios: Vec<_> = all
+        .iter()
+        .filter(|scenario| scenario.quick || !options.quick)
+        .filter(|scenario| is_meant(&scenario.name))
         .collect();
     let mut report = Report::default();
     for (number, scenario) in scenarios.iter().enumerate() {
