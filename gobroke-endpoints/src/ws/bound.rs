@@ -22,6 +22,8 @@ use tokio::{
 };
 
 use super::server::Server;
+#[cfg(feature = "tls")]
+use crate::stream::tune;
 use crate::{
     stream::{Listener, Peer, Secured},
     web::{LONGEST_HEAD, begin, turn_away},
@@ -47,7 +49,11 @@ async fn handshake(server: Arc<Server>, stream: TcpStream, remote: SocketAddr, m
     match begun {
         Some((Secured::Plain(stream), peer)) => answer(server, stream, peer, slot).await,
         #[cfg(feature = "tls")]
-        Some((Secured::Tls(stream), peer)) => answer(server, stream, peer, slot).await,
+        Some((Secured::Tls(stream), peer)) => {
+            // A plain one is tuned when it runs; this one is out of sight then.
+            tune(stream.get_ref().0);
+            answer(server, stream, peer, slot).await;
+        }
         None => {}
     }
 }
