@@ -24,7 +24,7 @@ use crate::CloseReason;
 const MAX_AUDIENCES: usize = 4096;
 
 /// So many used audiences are kept, to be used again.
-const SPARE_AUDIENCES: usize = 8;
+const SPARE_AUDIENCES: usize = 64;
 
 /// One pass, which may be cut into slices: what it carries, for whom, and how far it is.
 #[derive(Default)]

@@ -157,8 +157,11 @@ impl Drop for Run {
 #[derive(Debug, Default)]
 pub(crate) struct Spares(Vec<Arc<Run>>);
 
-/// A lane keeps so many spare runs; most passes need one.
+/// A lane keeps so many spare runs of any size; most passes need one.
 const SPARES: usize = 4;
+/// And so many small ones, for passes to many groups: where a group has ten members, a run that is made anew is dear.
+const SMALL_SPARES: usize = 64;
+const SMALL: usize = 4 << 10;
 
 impl Spares {
     /// A run with what `write` puts into it; `None` where that fails.
@@ -182,7 +185,11 @@ impl Spares {
 
     /// Keeps a run, if nobody else holds it.
     pub(crate) fn keep(&mut self, mut run: Arc<Run>) {
-        if self.0.len() < SPARES
+        let most = match run.draft.bytes.capacity() <= SMALL {
+            true => SMALL_SPARES,
+            false => SPARES,
+        };
+        if self.0.len() < most
             && let Some(spare) = Arc::get_mut(&mut run)
         {
             spare
