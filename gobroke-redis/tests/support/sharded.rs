@@ -6,7 +6,7 @@ use gobroke_core::async_trait;
 use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use redis::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Far, Proxy, Server,
@@ -163,14 +163,13 @@ impl Sharded {
 
     /// Which of the servers is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
-        let master = Mutex::new(None);
-        until("somebody has the slot", async || {
-            let holder = self.holder_of(slot).await;
-            *master.lock() = holder;
-            holder.is_some()
-        })
-        .await;
-        master.into_inner().unwrap()
+        for _ in 0..1_000 {
+            if let Some(holder) = self.holder_of(slot).await {
+                return holder;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody has had the slot {slot} for 10 s");
     }
 
     /// The same, as one node sees it: nobody, for a moment, while a master gives its slots to another.
