@@ -84,19 +84,25 @@ impl Targets {
 
     /// Adds one that is not there.
     pub(crate) fn push(&mut self, target: Target) {
-        match std::mem::take(&mut self.list) {
+        match self.list {
             List::Empty => self.list = List::One(target),
-            List::One(first) => {
-                let targets = vec![first, target];
-                self.list = List::Many(Arc::new(Many {
-                    targets,
-                    except: Vec::new(),
-                }));
-            }
-            List::Many(mut many) => {
-                Arc::make_mut(&mut many).targets.push(target);
-                self.list = List::Many(many);
-            }
+            _ => self.many().targets.push(target),
+        }
+    }
+
+    /// The lists, to be changed.
+    fn many(&mut self) -> &mut Many {
+        if !matches!(self.list, List::Many(_)) {
+            let targets = match std::mem::take(&mut self.list) {
+                List::One(first) => vec![first],
+                _ => Vec::new(),
+            };
+            let except = Vec::new();
+            self.list = List::Many(Arc::new(Many { targets, except }));
+        }
+        match &mut self.list {
+            List::Many(many) => Arc::make_mut(many),
+            _ => unreachable!("it has just been put there"),
         }
     }
 
@@ -107,18 +113,20 @@ impl Targets {
         }
         if self.except == ClientId::NIL {
             self.except = client;
-            return;
+        } else {
+            self.many().except.push(client);
         }
-        let mut many = match std::mem::take(&mut self.list) {
-            List::Empty => Arc::default(),
-            List::One(first) => Arc::new(Many {
-                targets: vec![first],
-                except: Vec::new(),
-            }),
-            List::Many(many) => many,
-        };
-        Arc::make_mut(&mut many).except.push(client);
-        self.list = List::Many(many);
+    }
+
+    /// Leaves out whom `other` does, where nobody is left out yet: in one step however many.
+    pub(crate) fn except_as(&mut self, other: &Self) {
+        self.except = other.except;
+        match &other.list {
+            List::Many(many) if !many.except.is_empty() => {
+                self.many().except.clone_from(&many.except);
+            }
+            _ => {}
+        }
     }
 
     /// Targets of which each is there once already: what comes from another instance, in one step however many.
@@ -202,6 +210,24 @@ mod tests {
             let targets = Targets::from_lists(list.clone(), clients[..count].to_vec());
             assert_eq!(targets.as_slice(), &list);
             assert_eq!(targets.excluded().collect::<Vec<_>>(), &clients[..count]);
+        }
+    }
+
+    #[test]
+    fn whom_others_leave_out_is_left_out_whatever_the_targets_are() {
+        let clients: Vec<_> = (0..3).map(|_| ClientId::new()).collect();
+        for left_out in 0..3 {
+            let other = Targets::from_lists(vec![Target::All], clients[..left_out].to_vec());
+            for count in 0..3 {
+                let list: Vec<_> = clients[..count]
+                    .iter()
+                    .map(|client| Target::Client(*client))
+                    .collect();
+                let mut targets = Targets::from_lists(list.clone(), Vec::new());
+                targets.except_as(&other);
+                assert_eq!(targets.as_slice(), &list);
+                assert!(targets.excluded().eq(other.excluded()));
+            }
         }
     }
 

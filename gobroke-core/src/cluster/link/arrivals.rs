@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Local, Shared, outgoing::Outgoing, pending::for_targets};
 use crate::{
-    Source, Target,
+    Source, Target, Targets,
     cluster::{
         Inbox, InstanceId, Leaving, Notice, To,
         envelope::{Cargo, Content, Load},
@@ -300,7 +300,8 @@ fn deliver(local: &dyn Local, origin: Option<InstanceId>, cargo: Cargo, replies:
                 replies.push(Reply::Vain(origin.clone(), missing.groups.into_vec()));
             }
             if let Some(message) = missing.message {
-                let targets = missing.clients.into_iter().map(Target::Client).collect();
+                let clients = missing.clients.into_iter().map(Target::Client);
+                let targets = Targets::from_lists(clients.collect(), Vec::new());
                 let message = for_targets(message, targets);
                 replies.push(Reply::NotHere(origin, back(Load::Message(message))));
             }

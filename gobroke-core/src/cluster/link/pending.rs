@@ -168,9 +168,7 @@ pub(super) fn command(source: &Source, client: ClientId, command: Command) -> Lo
 
 /// The message, for these of its targets; who is left out stays so.
 pub(super) fn for_targets(mut message: Message, mut targets: Targets) -> Message {
-    for client in message.targets().excluded() {
-        targets.exclude(client);
-    }
+    targets.except_as(message.targets());
     *message.targets_mut() = targets;
     message
 }
