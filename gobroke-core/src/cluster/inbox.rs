@@ -96,7 +96,8 @@ impl Inbox {
         self.all_arrived([frame]) == 1
     }
 
-    /// Hands over frames that arrived together, in order, and says how many of them were taken; see [`arrived`](Self::arrived).
+    /// Hands over frames that arrived together, in order, and says how many of them were taken; see
+    /// [`arrived`](Self::arrived). The inbox is locked meanwhile: `frames` must neither wait nor use it.
     pub fn all_arrived(&self, frames: impl IntoIterator<Item = Bytes>) -> usize {
         let mut taken = 0;
         let mut queue = self.0.queue.lock();
@@ -205,7 +206,8 @@ mod tests {
     async fn what_exceeds_the_bound_is_dropped_and_counted_and_notices_are_not() {
         let inbox = Inbox::new();
         let frame = Bytes::from(vec![0; 1 << 20]);
-        let taken = (0..20).filter(|_| inbox.arrived(frame.clone())).count();
+        let one_by_one = (0..10).filter(|_| inbox.arrived(frame.clone())).count();
+        let taken = one_by_one + inbox.all_arrived((0..10).map(|_| frame.clone()));
         inbox.notice(Notice::Back);
         assert_eq!((taken, inbox.dropped()), (16, 4));
         let mut events = Vec::new();
