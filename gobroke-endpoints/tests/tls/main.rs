@@ -109,6 +109,36 @@ async fn websockets_over_tls_carry_messages_and_closes() {
     stop(broke, client).await;
 }
 
+/// What is set beside the probes, that nothing waits for more to send, cannot be seen from outside.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_silent_connection_over_tls_is_probed() {
+    let authority = Authority::new();
+    let broke = start(ws(authority.server())).await;
+    let client = open(&broke, &authority.client(None)).await;
+    let port = client.get_ref().get_ref().0.local_addr().expect("one");
+    let (far, near) = (
+        format!(":{:04X}", port.port()),
+        format!(":{:04X}", address(&broke).port()),
+    );
+    let is_probed = || {
+        let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+        sockets.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // sl, local, remote, state, queues, timer: 02 is the one for probes.
+            fields[1].ends_with(&near) && fields[2].ends_with(&far) && fields[5].starts_with("02:")
+        })
+    };
+    // While something is not acknowledged, another timer stands there.
+    soon(async {
+        while !is_probed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stop(broke, client).await;
+}
+
 #[tokio::test]
 async fn many_messages_over_tls_come_whole_and_in_order() {
     let authority = Authority::new();
