@@ -93,10 +93,12 @@ impl Targets {
     /// The lists, to be changed.
     fn many(&mut self) -> &mut Many {
         if !matches!(self.list, List::Many(_)) {
-            let targets = match std::mem::take(&mut self.list) {
-                List::One(first) => vec![first],
-                _ => Vec::new(),
-            };
+            let mut targets = Vec::new();
+            if let List::One(first) = std::mem::take(&mut self.list) {
+                // With room for the one that most often comes next, so that it is allocated once.
+                targets.reserve_exact(2);
+                targets.push(first);
+            }
             let except = Vec::new();
             self.list = List::Many(Arc::new(Many { targets, except }));
         }
