@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::duty::Reign;
 use crate::{
-    ClientId, CloseReason, Message, Name, Receipt, SendError, Source,
+    ClientId, CloseReason, Message, Name, Receipt, SendError, Source, Target,
     broke::{Reach, router::Router},
 };
 
@@ -76,12 +76,12 @@ impl LogicContext {
     /// # Errors
     /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
     pub fn reply(&self, to: &Message, mut message: Message) -> Result<Receipt, SendError> {
-        message.targets_mut().clear();
-        let message = match to.source() {
-            Source::Client(client) => message.to_client(*client),
-            Source::Logic(logic) => message.to_logic(logic),
+        let to = match to.source() {
+            Source::Client(client) => Target::Client(*client),
+            Source::Logic(logic) => Target::Logic(logic.clone()),
             Source::Server => return Err(SendError::NoSender),
         };
+        *message.targets_mut() = to.into();
         self.send(message)
     }
 
