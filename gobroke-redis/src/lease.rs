@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     error::meaning,
     instance::{Instance, Standing},
-    keys::{self, parse_instance},
+    keys::{self, PARTS, parse_instance},
     script,
     stats::count,
 };
@@ -25,7 +25,7 @@ const AFTER: Duration = Duration::from_millis(20);
 /// How long a claim to clean up holds.
 const CLAIM: Duration = Duration::from_secs(5);
 /// How many clients are cleaned up by one script.
-const SWEEP: usize = 256;
+const SWEEP: usize = 128;
 
 /// Why heartbeats ended.
 #[derive(Debug)]
@@ -244,11 +244,15 @@ async fn sweep(instance: &Instance, mut commands: MultiplexedConnection, id: Str
     let keys = &instance.keys;
     let mut cursor = String::new();
     loop {
-        let answer: RedisResult<String> = script::SWEEP
+        let mut invocation = script::SWEEP.prepare_invoke();
+        invocation
             .key(&keys.unswept)
             .key(&keys.places)
-            .key(keys.clients_of(&id))
-            .key(keys.groups_of(&id))
+            .key(keys.groups_of(&id));
+        for part in 0..PARTS {
+            invocation.key(keys.clients_of(&id, part));
+        }
+        let answer: RedisResult<String> = invocation
             .arg(&id)
             .arg(&cursor)
             .arg(CLAIM.as_millis() as u64)

@@ -23,7 +23,7 @@ use self::support::{
 
 /// What a user needs: also in `src/docs/operating.md`.
 const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
-    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange \
+    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hvals +hscan +zadd +zrem +zrange \
     +zrangebyscore +sadd +srem +spop +smembers";
 
 /// How long there is load before a failover and after it.

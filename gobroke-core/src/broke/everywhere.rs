@@ -15,9 +15,6 @@ use crate::{
     delivery::turn,
 };
 
-/// How many clients one question for a page asks for where all are wanted: many, because the directory reads ahead only
-/// within one.
-const PAGE: usize = 16 * 1024;
 /// What a cursor begins with once the clients of this instance have been listed.
 const ELSEWHERE: &str = "+";
 
@@ -112,8 +109,12 @@ impl Reach {
         let mut clients = Vec::new();
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
-            let page = self.page(group, &from, PAGE).await;
-            clients.extend(page.clients);
+            // All in one page, since the directory reads ahead within one.
+            let mut page = self.page(group, &from, usize::MAX).await;
+            match clients.is_empty() {
+                true => clients = page.clients,
+                false => clients.append(&mut page.clients),
+            }
             cursor = page.next;
         }
         clients

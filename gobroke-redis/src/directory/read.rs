@@ -10,7 +10,11 @@ use gobroke_core::{
 use tokio::time::Instant;
 
 use super::record::Reader;
-use crate::{instance::Instance, keys::parse_instance, script};
+use crate::{
+    instance::Instance,
+    keys::{PARTS, parse_instance},
+    script,
+};
 
 /// Where these clients are.
 pub(super) async fn locate(
@@ -87,6 +91,7 @@ pub(super) async fn client(
         .key(&keys.places)
         .arg(&client.as_uuid().as_bytes()[..])
         .arg(&keys.clients)
+        .arg(PARTS)
         .invoke_async(&mut commands)
         .await
         .map_err(|error| instance.failed("reading a client", &error))?;
@@ -97,7 +102,7 @@ pub(super) async fn client(
     let Some(at) = at.filter(|at| !instance.roster.lock().has_left(at)) else {
         return Ok(None);
     };
-    let info = Reader::default().read(client, &at, found);
+    let info = Reader::default().read(&at, found);
     info.map(Some)
         .inspect_err(|error| instance.counters.illegible(error))
 }
@@ -107,21 +112,16 @@ pub(super) async fn count(instance: &Instance) -> Result<usize, ClusterError> {
     let mut commands = instance.commands()?;
     let keys = &instance.keys;
     let counted = script::COUNT
-        .key(&keys.instances)
         .key(&keys.state)
+        .key(&keys.places)
+        .key(&keys.unswept)
         .arg(&instance.written)
         .arg(&keys.clients)
+        .arg(PARTS)
         .invoke_async(&mut commands)
         .await;
     let (count, epoch): (usize, String) =
         counted.map_err(|error| instance.failed("counting", &error))?;
     instance.is_whole(Some(&epoch));
     Ok(count)
-}
-
-/// The client that a field of a hash stands for.
-pub(super) fn client_id(field: &[u8]) -> Result<ClientId, ClusterError> {
-    let uuid = uuid::Uuid::from_slice(field);
-    uuid.map(ClientId::from)
-        .map_err(|_| ClusterError::Refused(format!("{field:?} is no client in the directory")))
 }

@@ -1,17 +1,19 @@
-//! A client's record: last message u64, since u64, endpoint, address, metadata, then its groups; each text behind its
+//! A client's record: its id, last message u64, since u64, endpoint, address, metadata, then its groups; each text behind its
 //! length as u32, big endian. The script that writes changes knows this form, too.
 
 use std::sync::Arc;
 
 use bytes::Buf;
 use gobroke_core::{
-    ClientId, ClientInfo, Metadata, Name,
+    ClientInfo, Metadata, Name,
     cluster::{ClusterError, InstanceId},
 };
+use uuid::Uuid;
 
 /// Lays a record.
 pub(super) fn write(info: &ClientInfo) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
+    let mut out = Vec::with_capacity(96);
+    out.extend_from_slice(info.id.as_uuid().as_bytes());
     out.extend_from_slice(&info.last_message.to_be_bytes());
     out.extend_from_slice(&info.connected_at.to_be_bytes());
     put(&mut out, info.endpoint.as_bytes());
@@ -58,18 +60,19 @@ impl Reader {
     /// It is none.
     pub(super) fn read(
         &mut self,
-        client: ClientId,
         at: &InstanceId,
         record: &[u8],
     ) -> Result<ClientInfo, ClusterError> {
-        self.info(client, &at.name, record).ok_or_else(|| {
+        self.info(&at.name, record).ok_or_else(|| {
+            let begins = record[..record.len().min(16)].escape_ascii();
             ClusterError::Refused(format!(
-                "the record of client {client} on {at} cannot be read"
+                "the record of a client on {at} cannot be read; it begins with \"{begins}\""
             ))
         })
     }
 
-    fn info(&mut self, id: ClientId, instance: &Name, mut record: &[u8]) -> Option<ClientInfo> {
+    fn info(&mut self, instance: &Name, mut record: &[u8]) -> Option<ClientInfo> {
+        let id = Uuid::from_slice(record.split_off(..16)?).ok()?.into();
         let last_message = record.try_get_u64().ok()?;
         let connected_at = record.try_get_u64().ok()?;
         let endpoint = text(&mut record)?;

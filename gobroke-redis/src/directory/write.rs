@@ -2,19 +2,23 @@
 
 use std::collections::HashSet;
 
+use futures_util::stream::{FuturesOrdered, TryStreamExt};
 use gobroke_core::{
     ClientId, Name,
     cluster::{Came, Changed, Changes, ClusterError, Record, Registered, Registration},
 };
 use redis::ScriptInvocation;
 
-use super::{read::client_id, record};
+use super::record;
 use crate::{
     config::CHUNK,
     instance::Instance,
-    keys::{self, parse_instance, parse_registration},
+    keys::{self, PARTS, parse_instance, parse_registration},
     script,
 };
+
+/// How many scripts are under way.
+const UNDER_WAY: usize = 2;
 
 /// A part of what changed that one script writes.
 #[derive(Clone, Copy, Default)]
@@ -33,9 +37,7 @@ pub(super) async fn changes(
     changes: &Changes,
 ) -> Result<Vec<Registered>, ClusterError> {
     let mut answers = Vec::with_capacity(changes.came.len());
-    for part in split(changes) {
-        answers.extend(write(instance, part, false).await?);
-    }
+    write_all(instance, split(changes), &mut answers).await?;
     Ok(answers)
 }
 
@@ -47,54 +49,46 @@ pub(super) async fn replace(
     // The first batch follows whatever there is.
     let mut answers = write(instance, Part::default(), true).await?;
     let (strangers, lost) = surplus(instance, all).await?;
-    for went in strangers.chunks(CHUNK) {
-        write(
-            instance,
-            Part {
-                went,
-                ..Part::default()
-            },
-            false,
-        )
-        .await?;
-    }
-    for came in all.clients.chunks(CHUNK) {
-        answers.extend(
-            write(
-                instance,
-                Part {
-                    came,
-                    ..Part::default()
-                },
-                false,
-            )
-            .await?,
-        );
-    }
-    for lost in lost.chunks(CHUNK) {
-        write(
-            instance,
-            Part {
-                lost,
-                ..Part::default()
-            },
-            false,
-        )
-        .await?;
-    }
-    for gained in all.groups.chunks(CHUNK) {
-        write(
-            instance,
-            Part {
-                gained,
-                ..Part::default()
-            },
-            false,
-        )
-        .await?;
-    }
+    let whole = Changes {
+        went: strangers,
+        groups_lost: lost,
+        ..Changes::default()
+    };
+    let none = Part::default();
+    let came = all.clients.chunks(CHUNK).map(|came| Part { came, ..none });
+    let gained = all
+        .groups
+        .chunks(CHUNK)
+        .map(|gained| Part { gained, ..none });
+    let parts = split(&whole)
+        .into_iter()
+        .chain(came)
+        .chain(gained)
+        .collect();
+    write_all(instance, parts, &mut answers).await?;
     instance.standing.lock().told = false;
     Ok(answers)
+}
+
+/// Writes part after part: one is sent while Redis writes the one before, which it names.
+async fn write_all(
+    instance: &Instance,
+    parts: Vec<Part<'_>>,
+    answers: &mut Vec<Registered>,
+) -> Result<(), ClusterError> {
+    let mut parts = parts.into_iter();
+    let mut under_way = FuturesOrdered::new();
+    loop {
+        while under_way.len() < UNDER_WAY
+            && let Some(part) = parts.next()
+        {
+            under_way.push_back(write(instance, part, false));
+        }
+        match under_way.try_next().await? {
+            Some(registered) => answers.extend(registered),
+            None => return Ok(()),
+        }
+    }
 }
 
 fn split(changes: &Changes) -> Vec<Part<'_>> {
@@ -138,26 +132,29 @@ async fn surplus(
     let mut commands = instance.commands()?;
     let here: HashSet<ClientId> = all.clients.iter().map(|came| came.info.id).collect();
     let mut strangers = HashSet::new();
-    let mut cursor = "0".to_owned();
-    loop {
-        let (next, found): (String, Vec<bytes::Bytes>) = redis::cmd("HSCAN")
-            .arg(instance.keys.clients_of(&instance.written))
-            .arg(&cursor)
-            .arg("COUNT")
-            .arg(CHUNK)
-            .query_async(&mut commands)
-            .await
-            .map_err(|error| instance.failed("HSCAN", &error))?;
-        for field in found.iter().step_by(2) {
-            let client = client_id(field)?;
-            if !here.contains(&client) {
-                strangers.insert(client);
+    for part in 0..PARTS {
+        let key = instance.keys.clients_of(&instance.written, part);
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, found): (String, Vec<bytes::Bytes>) = redis::cmd("HSCAN")
+                .arg(&key)
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(CHUNK)
+                .query_async(&mut commands)
+                .await
+                .map_err(|error| instance.failed("HSCAN", &error))?;
+            for field in found.iter().step_by(2) {
+                let client = client_id(field)?;
+                if !here.contains(&client) {
+                    strangers.insert(client);
+                }
             }
+            if next == "0" {
+                break;
+            }
+            cursor = next;
         }
-        if next == "0" {
-            break;
-        }
-        cursor = next;
     }
     let mut went = Vec::with_capacity(strangers.len());
     let strangers: Vec<ClientId> = strangers.into_iter().collect();
@@ -194,6 +191,13 @@ async fn surplus(
     Ok((went, lost))
 }
 
+/// The client that a field of a hash stands for.
+fn client_id(field: &[u8]) -> Result<ClientId, ClusterError> {
+    let uuid = uuid::Uuid::from_slice(field);
+    uuid.map(ClientId::from)
+        .map_err(|_| ClusterError::Refused(format!("{field:?} is no client in the directory")))
+}
+
 /// Writes one batch.
 async fn write(
     instance: &Instance,
@@ -212,14 +216,18 @@ async fn write(
         (standing.epoch.clone(), standing.issued, before)
     };
     let keys = &instance.keys;
+    let nonce = uuid::Uuid::new_v4().as_fields().0;
     let mut invocation = script::WRITE.prepare_invoke();
     invocation
         .key(&keys.state)
         .key(&keys.instances)
         .key(&keys.batches)
         .key(&keys.places)
-        .key(keys.clients_of(&instance.written))
-        .key(keys.groups_of(&instance.written))
+        .key(keys.groups_of(&instance.written));
+    for part in 0..PARTS {
+        invocation.key(keys.clients_of(&instance.written, part));
+    }
+    invocation
         .arg(&keys.group)
         .arg(&keys.clients)
         .arg(&*instance.id.name)
@@ -227,40 +235,68 @@ async fn write(
         .arg(epoch)
         .arg(batch)
         .arg(before)
-        .arg(format!("{:x}", uuid::Uuid::new_v4().as_fields().0));
+        .arg(format!("{nonce:x}"));
     part.lay(&mut invocation);
-    let answers: Vec<String> = invocation
-        .invoke_async(&mut commands)
-        .await
-        .map_err(|error| instance.failed("writing a batch", &error))?;
+    let (drawn, told): (u64, Vec<(usize, String)>) =
+        invocation
+            .invoke_async(&mut commands)
+            .await
+            .map_err(|error| instance.failed("writing a batch", &error))?;
     let mut standing = instance.standing.lock();
     standing.confirmed = standing.confirmed.max(batch);
     drop(standing);
-    let registered: Option<Vec<_>> = answers
-        .iter()
-        .map(|answer| registered(instance, answer))
-        .collect();
-    registered
-        .ok_or_else(|| ClusterError::Refused(format!("a batch was answered with {answers:?}")))
+    let mut registered = part.registered(drawn, nonce);
+    for (number, told) in &told {
+        let place = registered.get_mut(*number);
+        if place
+            .and_then(|place| tell(instance, place, told))
+            .is_none()
+        {
+            let told = format!("a batch was answered with {told:?} for number {number}");
+            return Err(ClusterError::Refused(told));
+        }
+    }
+    Ok(registered)
 }
 
-fn registered(instance: &Instance, answer: &str) -> Option<Registered> {
-    let (kind, rest) = answer.split_at_checked(1)?;
-    if kind == "e" {
-        return Some(Registered::Elsewhere {
-            newer: parse_registration(rest)?,
-        });
+/// What a script tells of one of those that came; `None` if it is not to be understood.
+fn tell(instance: &Instance, place: &mut Registered, told: &str) -> Option<()> {
+    match (told.split_at_checked(1)?, place) {
+        (("e", newer), place) => {
+            let newer = parse_registration(newer)?;
+            *place = Registered::Elsewhere { newer };
+        }
+        (("b", before), Registered::Here { replaced, .. }) => {
+            let before = parse_instance(before)?;
+            // Whoever has left has nobody to be told.
+            let is_there = !instance.roster.lock().has_left(&before);
+            *replaced = is_there.then_some(before);
+        }
+        _ => return None,
     }
-    let (registration, before) = rest.split_once(' ').unwrap_or((rest, ""));
-    // Whoever has left has nobody to be told.
-    let replaced = parse_instance(before).filter(|before| !instance.roster.lock().has_left(before));
-    Some(Registered::Here {
-        registration: parse_registration(registration)?,
-        replaced,
-    })
+    Some(())
 }
 
 impl Part<'_> {
+    /// What those that came have where nothing else is told of them: their registration, or the next behind this number.
+    fn registered(self, drawn: u64, nonce: u32) -> Vec<Registered> {
+        let mut drawn = drawn;
+        let registration = |came: &Came| {
+            came.registration.unwrap_or_else(|| {
+                drawn += 1;
+                Registration::new(drawn, nonce)
+            })
+        };
+        self.came
+            .iter()
+            .map(registration)
+            .map(|registration| Registered::Here {
+                registration,
+                replaced: None,
+            })
+            .collect()
+    }
+
     /// Lays the arguments in the order in which the script takes them.
     fn lay(self, to: &mut ScriptInvocation<'_>) {
         to.arg(self.went.len());

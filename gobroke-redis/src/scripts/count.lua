@@ -1,10 +1,14 @@
 -- How many clients all instances have but one, and the epoch.
--- KEYS: instances, state
--- ARGV: the one, prefix of the keys of clients
-local count = 0
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-    local id = all[i] .. '#' .. all[i + 1]
-    if id ~= ARGV[1] then count = count + redis.call('HLEN', ARGV[2] .. id) end
+-- KEYS: state, places, unswept
+-- ARGV: the one, prefix of the keys of clients, how many parts the records of an instance are in
+local state, places, unswept = unpack(KEYS)
+local prefix, parts = ARGV[2], ARGV[3]
+local count = redis.call('HLEN', places)
+local function without(id)
+    for part = 0, parts - 1 do count = count - redis.call('HLEN', prefix .. id .. ':' .. part) end
 end
-return {count, redis.call('HGET', KEYS[2], 'epoch') or ''}
+without(ARGV[1])
+-- Whoever has left, and is not cleaned up after yet, has places, too.
+local gone = redis.call('HGETALL', unswept)
+for i = 1, #gone, 2 do without(gone[i]) end
+return {count, redis.call('HGET', state, 'epoch') or ''}

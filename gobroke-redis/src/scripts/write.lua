@@ -1,15 +1,18 @@
 -- Writes a batch of what changed on an instance, all of it or nothing.
 --
--- A client's place is "<registration> <instance>". Its record: last message u64, since u64, endpoint, address,
--- metadata, then its groups, each text behind its length as u32, big endian.
+-- A client's place is "<registration> <instance>". Its record: the client, last message u64, since u64, endpoint,
+-- address, metadata, then its groups, each text behind its length as u32, big endian.
 --
--- KEYS: state, instances, batches, places, clients of the instance, groups of the instance
+-- KEYS: state, instances, batches, places, groups of the instance, its clients, part by part
 -- ARGV: prefix of the keys of groups, prefix of the keys of clients, name, incarnation, epoch, batch,
 --   the batch before or '' for any, nonce, then counts of and: went (client, registration),
 --   came (client, registration or '', record), changed (client, registration, last message or '', 0 or 1, metadata,
 --   count of and groups left, count of and groups joined), groups lost, groups gained
--- Gives back for each that came "h<registration>", "h<registration> <instance before>" or "e<newer registration>".
-local state, instances, batches, places, clients, groups = unpack(KEYS)
+-- Gives back the number before the first that was drawn: in their order, those that came without a registration have
+-- those behind it, with the nonce. Then, for who came and this is not all there is to say, its place from 0 and
+-- "b<instance before>" or "e<newer registration>".
+local state, instances, batches, places, groups = unpack(KEYS)
+local parts = {unpack(KEYS, 6)}
 local at = 0
 local function take()
     at = at + 1
@@ -45,6 +48,41 @@ local function run(command, key, fields)
     if #fields > 0 then redis.call(command, key, unpack(fields)) end
 end
 
+-- In which part a client's record is, from 0: ids are counted in some of their bits, wherever these are.
+local function part_of(client)
+    local a, b, c, d = struct.unpack('>I4I4I4I4', client)
+    return (a + b + c + d) % #parts
+end
+-- For each part that has any of them: each client, and after it the one at its place among `values`, where these are
+-- given.
+local function by_part(ids, values)
+    local lists = {}
+    for i, client in ipairs(ids) do
+        local part = parts[part_of(client) + 1]
+        local list = lists[part]
+        if not list then
+            list = {}
+            lists[part] = list
+        end
+        list[#list + 1] = client
+        if values then list[#list + 1] = values[i] end
+    end
+    return lists
+end
+local function write_records(ids, records)
+    for part, fields in pairs(by_part(ids, records)) do redis.call('HSET', part, unpack(fields)) end
+end
+local function remove_records(ids)
+    for part, fields in pairs(by_part(ids)) do redis.call('HDEL', part, unpack(fields)) end
+end
+local function read_records(ids)
+    local found = {}
+    for part, fields in pairs(by_part(ids)) do
+        for i, record in ipairs(redis.call('HMGET', part, unpack(fields))) do found[fields[i]] = record end
+    end
+    return found
+end
+
 local ids, registrations = {}, {}
 for i = 1, take() do ids[i], registrations[i] = take(), take() end
 local places_gone, records_gone = {}, {}
@@ -57,39 +95,41 @@ for i, place in ipairs(read(places, ids)) do
     end
 end
 run('HDEL', places, places_gone)
-run('HDEL', clients, records_gone)
+remove_records(records_gone)
 
-local records, answers, places_new, records_new = {}, {}, {}, {}
+local records, told, places_new, ids_new, records_new = {}, {}, {}, {}, {}
 ids, registrations = {}, {}
-for i = 1, take() do ids[i], registrations[i], records[i] = take(), take(), take() end
+for i = 1, take() do
+    ids[i], registrations[i], records[i] = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    at = at + 3
+end
+local before_first, here = string.format('%.0f', drawn), ' ' .. id
 for i, place in ipairs(read(places, ids)) do
     local client, registration, known, older = ids[i], registrations[i], nil, nil
     if place then known, older = string.match(place, '^(%S+) (.*)$') end
     if known and registration ~= '' and newer(known, registration) then
-        redis.call('HDEL', clients, client)
-        answers[i] = 'e' .. known
+        redis.call('HDEL', parts[part_of(client) + 1], client)
+        table.insert(told, {i - 1, 'e' .. known})
     else
         if registration == '' then
             drawn = drawn + 1
-            registration = string.format('%.0f', drawn) .. '.' .. nonce
+            registration = string.format('%.0f.%s', drawn, nonce)
         end
-        answers[i] = 'h' .. registration
         if older and older ~= id then
-            redis.call('HDEL', client_prefix .. older, client)
-            answers[i] = answers[i] .. ' ' .. older
+            redis.call('HDEL', client_prefix .. older .. ':' .. part_of(client), client)
+            table.insert(told, {i - 1, 'b' .. older})
         end
-        table.insert(places_new, client)
-        table.insert(places_new, registration .. ' ' .. id)
-        table.insert(records_new, client)
-        table.insert(records_new, records[i])
+        local n = #ids_new + 1
+        ids_new[n], records_new[n] = client, records[i]
+        places_new[2 * n - 1], places_new[2 * n] = client, registration .. here
     end
 end
 run('HSET', places, places_new)
-run('HSET', clients, records_new)
+write_records(ids_new, records_new)
 redis.call('HSET', state, 'drawn', string.format('%.0f', drawn))
 
 local changes = {}
-ids, records_new = {}, {}
+ids, ids_new, records_new = {}, {}, {}
 for i = 1, take() do
     local client, registration, last, has_metadata, metadata = take(), take(), take(), take(), take()
     local gone, joined = {}, {}
@@ -98,36 +138,36 @@ for i = 1, take() do
     ids[i] = client
     changes[i] = {registration, last, has_metadata == '1', metadata, gone, joined}
 end
-records = read(clients, ids)
+records = read_records(ids)
 for i, place in ipairs(read(places, ids)) do
     local registration, last, has_metadata, metadata, gone, joined = unpack(changes[i])
-    local record = records[i]
+    local record = records[ids[i]]
     if record and place == registration .. ' ' .. id then
-        local head = string.sub(record, 9, 16)
-        local endpoint, remote, old, position = struct.unpack('>I4c0I4c0I4c0', record, 17)
+        local since = string.sub(record, 25, 32)
+        local endpoint, remote, old, position = struct.unpack('>I4c0I4c0I4c0', record, 33)
         if not has_metadata then metadata = old end
-        if last == '' then last = string.sub(record, 1, 8) else last = struct.pack('>I8', tonumber(last)) end
-        local parts = {last, head, struct.pack('>I4c0I4c0I4c0', #endpoint, endpoint, #remote, remote, #metadata, metadata)}
+        if last == '' then last = string.sub(record, 17, 24) else last = struct.pack('>I8', tonumber(last)) end
+        local laid = {ids[i], last, since, struct.pack('>I4c0I4c0I4c0', #endpoint, endpoint, #remote, remote, #metadata, metadata)}
         local has = {}
         while position <= #record do
             local known
             known, position = struct.unpack('>I4c0', record, position)
             if not gone[known] and not has[known] then
                 has[known] = true
-                table.insert(parts, struct.pack('>I4c0', #known, known))
+                table.insert(laid, struct.pack('>I4c0', #known, known))
             end
         end
         for _, group in ipairs(joined) do
             if not has[group] then
                 has[group] = true
-                table.insert(parts, struct.pack('>I4c0', #group, group))
+                table.insert(laid, struct.pack('>I4c0', #group, group))
             end
         end
-        table.insert(records_new, ids[i])
-        table.insert(records_new, table.concat(parts))
+        table.insert(ids_new, ids[i])
+        table.insert(records_new, table.concat(laid))
     end
 end
-run('HSET', clients, records_new)
+write_records(ids_new, records_new)
 
 for _ = 1, take() do
     local group = take()
@@ -139,4 +179,4 @@ for _ = 1, take() do
     redis.call('SADD', groups, group)
     redis.call('SADD', group_prefix .. group, id)
 end
-return answers
+return {before_first, told}

@@ -23,7 +23,7 @@ use super::{
 
 /// What a user needs, for the namespace `gobroke`: also in `src/docs/operating.md`.
 pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
-    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange \
+    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hvals +hscan +zadd +zrem +zrange \
     +zrangebyscore +sadd +srem +spop +smembers";
 /// And beside that, as behind Sentinels the master is asked whether it is one.
 pub(crate) const MORE: &str = "+role";

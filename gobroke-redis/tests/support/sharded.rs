@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(8);
 /// What a user needs over a Redis Cluster, for the namespace `gobroke`: also in `src/docs/operating.md`.
 pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* &{*}:gobroke:* -@all +ping +info +cluster|info \
     +cluster|keyslot +cluster|slots +ssubscribe +spublish +evalsha +script|load +time +exists +hget +hset +hdel \
-    +hmget +hgetall +hincrby +hlen +hscan +zadd +zrem +zrange +zrangebyscore +sadd +srem +spop +smembers";
+    +hmget +hgetall +hincrby +hlen +hvals +hscan +zadd +zrem +zrange +zrangebyscore +sadd +srem +spop +smembers";
 const SLOTS: u16 = 16384;
 
 pub(crate) struct Sharded {
