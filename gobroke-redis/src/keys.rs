@@ -2,7 +2,10 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use gobroke_core::cluster::{Incarnation, InstanceId, Registration, To};
+use gobroke_core::{
+    ClientId,
+    cluster::{Incarnation, InstanceId, Registration, To},
+};
 
 /// In a Redis Cluster, where messages go: each origin has one of these trunks, a hash tag and its slot. The slots spread
 /// evenly, so all nodes carry messages; and what one origin sends passes one node, in one order.
@@ -25,9 +28,16 @@ pub(crate) const TRUNKS: [(&str, u16); 16] = [
     ("ha", 15876),
 ];
 
-/// Into how many parts the records of an instance's clients are split, so that a part of 100,000 clients is read by one
+/// Into how many parts the records of an instance's clients are split, so that each part of 100,000 is read by one
 /// command, in far less than 5 ms, while others are asked for. A prime, so that all bits of a client's id count.
 pub(crate) const PARTS: usize = 31;
+
+/// In which part a client's record is, as the scripts have it: the sum of its id's four words, modulo [`PARTS`].
+pub(crate) fn part_of(client: ClientId) -> usize {
+    let (high, low) = client.as_uuid().as_u64_pair();
+    let words = [high >> 32, high & 0xffff_ffff, low >> 32, low & 0xffff_ffff];
+    (words.iter().sum::<u64>() % PARTS as u64) as usize
+}
 
 /// By what a channel's node is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +69,7 @@ pub(crate) struct Keys {
     pub(crate) singletons: String,
     /// Hash: client to registration and instance.
     pub(crate) places: String,
-    /// Before an instance and a part: hash of the records of its clients. A client's part is the sum of its id's four
-    /// words, modulo [`PARTS`].
+    /// Before an instance and a part: hash of the records of its clients; see [`part_of`].
     pub(crate) clients: String,
     /// Before an instance: set of the groups that have members there.
     pub(crate) groups: String,

@@ -26,7 +26,7 @@ pub struct RedisStats {
     pub deaf: u64,
     /// How often the directory turned out to have lost what this instance wrote.
     pub out_of_step: u64,
-    /// Clients that were cleaned up after an instance that is gone, in steps of up to 256.
+    /// Clients that were cleaned up after an instance that is gone, step by step.
     pub sweeps: u64,
 }
 

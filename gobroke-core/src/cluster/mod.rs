@@ -124,7 +124,7 @@ pub trait Membership: Send + Sync + 'static {
     /// Why the directory does not answer.
     async fn client(&self, client: ClientId) -> Result<Option<ClientInfo>, ClusterError>;
 
-    /// A page of the clients of all *other* instances: about `limit` of them, from `cursor` on.
+    /// A page of the clients of all *other* instances: about `limit` of them, from `cursor` on; `usize::MAX` for all.
     ///
     /// With a `group`, of its members alone.
     ///

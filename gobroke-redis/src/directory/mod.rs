@@ -1,6 +1,7 @@
 //! The directory: which clients there are, where, and which instances have members of a group.
 
 mod pages;
+mod parts;
 mod read;
 mod record;
 mod singleton;

@@ -1,54 +1,19 @@
-//! Listings of clients, page by page. Several questions are under way at a time, so that Redis works while what has come
-//! is read.
+//! Listings of clients, page by page. While what has come is read, more is asked for, so that Redis works meanwhile.
 
-use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
-    future::ready,
-};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gobroke_core::{
     ClientId, Name,
     cluster::{ClusterError, Cursor, InstanceId, Page},
 };
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
-use super::{read::group_instances, record::Reader};
-use crate::{
-    instance::Instance,
-    keys::{self, PARTS, parse_instance},
-};
+use super::{parts, parts::Walk, read::group_instances, record::Reader};
+use crate::instance::Instance;
 
-/// How many clients a part may have to be read by one command: few enough that it takes Redis far less than 5 ms.
-const WHOLE: usize = 4096;
-/// How many one command reads of a larger part.
-const SCANNED: usize = 1024;
-/// How many commands are under way, and answers not read yet.
-const AHEAD: usize = 8;
-
-/// Where in a part to go on.
-struct Place {
-    id: InstanceId,
-    part: usize,
-    within: u64,
-}
-
-/// Where a listing stands.
-#[derive(Default)]
-struct Standing {
-    /// The last part that was begun, in the order of instances and parts.
-    begun: Option<(InstanceId, usize)>,
-    /// Those that were begun and not read to their end.
-    open: Vec<Place>,
-}
-
-/// What one command found: records, where to go on behind them, and the epoch.
-struct Found {
-    at: InstanceId,
-    records: Vec<Vec<u8>>,
-    next: Option<Place>,
-    epoch: Option<String>,
-}
+/// How many questions are under way, and answers not read yet.
+const AHEAD: usize = 4;
 
 /// A page of the clients of others.
 pub(super) async fn page(
@@ -57,18 +22,8 @@ pub(super) async fn page(
     cursor: &Cursor,
     limit: usize,
 ) -> Result<Page, ClusterError> {
-    let mut standing = Standing::parse(cursor)?;
-    let there = instances(instance, group).await?;
-    standing.open.retain(|place| there.contains(&place.id));
-    let from = standing.begun.clone();
-    let parts = |id: InstanceId| (0..PARTS).map(move |part| (id.clone(), part));
-    let mut rest = there
-        .into_iter()
-        .flat_map(parts)
-        .filter(|part| from.as_ref().is_none_or(|from| part > from))
-        .peekable();
-
     let limit = limit.max(1);
+    let mut walk = Walk::from(cursor, instances(instance, group).await?)?;
     let mut listing = Listing {
         instance,
         group,
@@ -81,41 +36,39 @@ pub(super) async fn page(
     };
     let mut under_way = FuturesUnordered::new();
     let mut unread = VecDeque::new();
+    // What the questions find that are not read yet, at the most.
+    let mut expected = 0;
     loop {
-        let ahead = under_way.len() + unread.len();
-        // No more than is wanted, if each finds as many as it may.
-        let certain = listing.page.clients.len() + ahead * limit.min(WHOLE);
-        if ahead < AHEAD && certain < limit {
-            let next = standing.open.pop().or_else(|| {
-                let (id, part) = standing.begun.insert(rest.next()?).clone();
-                let within = 0;
-                Some(Place { id, part, within })
-            });
-            if let Some(place) = next {
-                under_way.push(read(instance, place, limit));
+        let room = limit.saturating_sub(listing.page.clients.len() + expected);
+        if under_way.len() + unread.len() < AHEAD && room > 0 {
+            listing.page.partial |= !walk.learn(instance, limit).await?;
+            if let Some(question) = walk.next(room) {
+                expected += question.most();
+                under_way.push(parts::ask(instance, question));
                 continue;
             }
         }
-        // What comes next is asked for before what has come is read.
         tokio::select! {
             biased;
             Some(found) = under_way.next() => {
-                let found = found?;
-                listing.page.partial |= !instance.is_whole(found.epoch.as_deref());
-                standing.open.extend(found.next);
-                unread.push_back((found.at, found.records));
+                let mut found = found?;
+                walk.goes_on(found.next.take());
+                unread.push_back(found);
             }
-            () = ready(()), if !unread.is_empty() => {
-                if let Some((at, records)) = unread.pop_front() {
-                    listing.read(&at, &records);
+            // First the connection's task writes what has been asked.
+            () = yield_now(), if !unread.is_empty() => {
+                if let Some(found) = unread.pop_front() {
+                    expected -= found.most;
+                    listing.page.partial |= !instance.is_whole(found.epoch.as_deref());
+                    for (at, records) in &found.records {
+                        listing.read(at, records);
+                    }
                 }
             }
             else => break,
         }
     }
-    if !standing.open.is_empty() || rest.peek().is_some() {
-        listing.page.next = Some(standing.cursor());
-    }
+    listing.page.next = walk.cursor();
     Ok(listing.page)
 }
 
@@ -149,44 +102,6 @@ impl Listing<'_> {
     }
 }
 
-impl Standing {
-    /// As JSON: the last part that was begun, and those that are open.
-    fn cursor(&self) -> Cursor {
-        let begun = self
-            .begun
-            .as_ref()
-            .map(|(id, part)| (keys::instance(id), part));
-        let open = |place: &Place| (keys::instance(&place.id), place.part, place.within);
-        let open: Vec<_> = self.open.iter().map(open).collect();
-        Cursor::new(serde_json::json!([begun, open]).to_string())
-    }
-
-    fn parse(cursor: &Cursor) -> Result<Self, ClusterError> {
-        let text = cursor.as_str();
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        Self::read(text).ok_or_else(|| ClusterError::Refused(format!("{text:?} is no cursor")))
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        type Written = (Option<(String, usize)>, Vec<(String, usize, u64)>);
-        let (begun, open): Written = serde_json::from_str(text).ok()?;
-        let begun = match begun {
-            Some((id, part)) => Some((parse_instance(&id)?, part)),
-            None => None,
-        };
-        let place = |(id, part, within): (String, usize, u64)| {
-            let id = parse_instance(&id)?;
-            Some(Place { id, part, within })
-        };
-        Some(Self {
-            begun,
-            open: open.into_iter().map(place).collect::<Option<_>>()?,
-        })
-    }
-}
-
 /// The other instances that have clients, or members of the group.
 async fn instances(
     instance: &Instance,
@@ -201,42 +116,4 @@ async fn instances(
     let roster = instance.roster.lock();
     let is_wanted = |id: &&InstanceId| members.as_ref().is_none_or(|members| members.contains(id));
     Ok(roster.others().iter().filter(is_wanted).cloned().collect())
-}
-
-/// Reads a part, or some of it where it is large or fewer are wanted, and the epoch with it.
-async fn read(instance: &Instance, place: Place, limit: usize) -> Result<Found, ClusterError> {
-    let mut commands = instance.commands()?;
-    let state = &instance.keys.state;
-    let key = instance
-        .keys
-        .clients_of(&keys::instance(&place.id), place.part);
-    let failed = |error| instance.failed("reading clients", &error);
-    if place.within == 0 {
-        let mut length = redis::cmd("HLEN");
-        let length = length.arg(&key).query_async::<usize>(&mut commands);
-        if length.await.map_err(failed)? <= limit.min(WHOLE) {
-            let mut pipe = redis::pipe();
-            pipe.cmd("HVALS").arg(&key);
-            pipe.cmd("HGET").arg(state).arg("epoch");
-            let (records, epoch) = pipe.query_async(&mut commands).await.map_err(failed)?;
-            return Ok(Found {
-                at: place.id,
-                records,
-                next: None,
-                epoch,
-            });
-        }
-    }
-    let mut pipe = redis::pipe();
-    pipe.cmd("HSCAN").arg(&key).arg(place.within);
-    pipe.arg("COUNT").arg(limit.min(SCANNED));
-    pipe.cmd("HGET").arg(state).arg("epoch");
-    let scanned = pipe.query_async(&mut commands).await;
-    let ((within, found), epoch): ((u64, Vec<Vec<u8>>), _) = scanned.map_err(failed)?;
-    Ok(Found {
-        at: place.id.clone(),
-        records: found.into_iter().skip(1).step_by(2).collect(),
-        next: (within != 0).then_some(Place { within, ..place }),
-        epoch,
-    })
 }

@@ -20,9 +20,9 @@ use crate::{
 /// How many scripts are under way.
 const UNDER_WAY: usize = 2;
 
-/// A part of what changed that one script writes.
+/// What one script writes.
 #[derive(Clone, Copy, Default)]
-struct Part<'a> {
+struct Batch<'a> {
     went: &'a [(ClientId, Registration)],
     came: &'a [Came],
     changed: &'a [Changed],
@@ -37,7 +37,14 @@ pub(super) async fn changes(
     changes: &Changes,
 ) -> Result<Vec<Registered>, ClusterError> {
     let mut answers = Vec::with_capacity(changes.came.len());
-    write_all(instance, split(changes), &mut answers).await?;
+    let all = Batch {
+        went: &changes.went,
+        came: &changes.came,
+        changed: &changes.changed,
+        lost: &changes.groups_lost,
+        gained: &changes.groups_gained,
+    };
+    write_all(instance, all.split(), &mut answers).await?;
     Ok(answers)
 }
 
@@ -47,81 +54,39 @@ pub(super) async fn replace(
     all: &Record,
 ) -> Result<Vec<Registered>, ClusterError> {
     // The first batch follows whatever there is.
-    let mut answers = write(instance, Part::default(), true).await?;
+    let mut answers = write(instance, Batch::default(), true).await?;
     let (strangers, lost) = surplus(instance, all).await?;
-    let whole = Changes {
-        went: strangers,
-        groups_lost: lost,
-        ..Changes::default()
+    let rest = Batch {
+        went: &strangers,
+        came: &all.clients,
+        lost: &lost,
+        gained: &all.groups,
+        ..Batch::default()
     };
-    let none = Part::default();
-    let came = all.clients.chunks(CHUNK).map(|came| Part { came, ..none });
-    let gained = all
-        .groups
-        .chunks(CHUNK)
-        .map(|gained| Part { gained, ..none });
-    let parts = split(&whole)
-        .into_iter()
-        .chain(came)
-        .chain(gained)
-        .collect();
-    write_all(instance, parts, &mut answers).await?;
+    write_all(instance, rest.split(), &mut answers).await?;
     instance.standing.lock().told = false;
     Ok(answers)
 }
 
-/// Writes part after part: one is sent while Redis writes the one before, which it names.
+/// Writes one after the other: each is sent while Redis writes the one before, which it names.
 async fn write_all(
     instance: &Instance,
-    parts: Vec<Part<'_>>,
+    batches: Vec<Batch<'_>>,
     answers: &mut Vec<Registered>,
 ) -> Result<(), ClusterError> {
-    let mut parts = parts.into_iter();
+    let mut batches = batches.into_iter();
     let mut under_way = FuturesOrdered::new();
     loop {
         while under_way.len() < UNDER_WAY
-            && let Some(part) = parts.next()
+            && let Some(batch) = batches.next()
         {
-            under_way.push_back(write(instance, part, false));
+            under_way.push_back(write(instance, batch, false));
         }
         match under_way.try_next().await? {
             Some(registered) => answers.extend(registered),
             None => return Ok(()),
         }
     }
-}
-
-fn split(changes: &Changes) -> Vec<Part<'_>> {
-    let Changes {
-        went,
-        came,
-        changed,
-        groups_lost: lost,
-        groups_gained: gained,
-    } = changes;
-    let count = went.len() + came.len() + changed.len() + lost.len() + gained.len();
-    if count <= CHUNK {
-        return vec![Part {
-            went,
-            came,
-            changed,
-            lost,
-            gained,
-        }];
-    }
-    let none = Part::default();
-    let went = went.chunks(CHUNK).map(|went| Part { went, ..none });
-    let came = came.chunks(CHUNK).map(|came| Part { came, ..none });
-    let changed = changed
-        .chunks(CHUNK)
-        .map(|changed| Part { changed, ..none });
-    let lost = lost.chunks(CHUNK).map(|lost| Part { lost, ..none });
-    let gained = gained.chunks(CHUNK).map(|gained| Part { gained, ..none });
-    went.chain(came)
-        .chain(changed)
-        .chain(lost)
-        .chain(gained)
-        .collect()
 }
 
 /// What the directory has of this instance and should not: clients with their registrations, and groups.
@@ -132,28 +97,36 @@ async fn surplus(
     let mut commands = instance.commands()?;
     let here: HashSet<ClientId> = all.clients.iter().map(|came| came.info.id).collect();
     let mut strangers = HashSet::new();
-    for part in 0..PARTS {
-        let key = instance.keys.clients_of(&instance.written, part);
-        let mut cursor = "0".to_owned();
-        loop {
-            let (next, found): (String, Vec<bytes::Bytes>) = redis::cmd("HSCAN")
-                .arg(&key)
-                .arg(&cursor)
-                .arg("COUNT")
-                .arg(CHUNK)
-                .query_async(&mut commands)
-                .await
-                .map_err(|error| instance.failed("HSCAN", &error))?;
+    let key = |part| instance.keys.clients_of(&instance.written, part);
+    // Parts that are not read to their end, and where to go on.
+    let mut open: Vec<(usize, u64)> = (0..PARTS).map(|part| (part, 0)).collect();
+    while !open.is_empty() {
+        let mut pipe = redis::pipe();
+        for (part, from) in &open {
+            pipe.cmd("HSCAN").arg(key(*part)).arg(from);
+            pipe.arg("COUNT").arg(CHUNK);
+        }
+        let scanned: Vec<(u64, Vec<Vec<u8>>)> = pipe
+            .query_async(&mut commands)
+            .await
+            .map_err(|error| instance.failed("HSCAN", &error))?;
+        let mut misplaced = redis::pipe();
+        for ((part, from), (next, found)) in open.iter_mut().zip(scanned) {
+            *from = next;
             for field in found.iter().step_by(2) {
-                let client = client_id(field)?;
-                if !here.contains(&client) {
-                    strangers.insert(client);
+                match client_id(field).filter(|client| keys::part_of(*client) == *part) {
+                    Some(client) if here.contains(&client) => {}
+                    Some(client) => drop(strangers.insert(client)),
+                    None => drop(misplaced.cmd("HDEL").arg(key(*part)).arg(field).ignore()),
                 }
             }
-            if next == "0" {
-                break;
-            }
-            cursor = next;
+        }
+        open.retain(|(_, from)| *from != 0);
+        if !misplaced.is_empty() {
+            misplaced
+                .query_async::<()>(&mut commands)
+                .await
+                .map_err(|error| instance.failed("HDEL", &error))?;
         }
     }
     let mut went = Vec::with_capacity(strangers.len());
@@ -192,20 +165,18 @@ async fn surplus(
 }
 
 /// The client that a field of a hash stands for.
-fn client_id(field: &[u8]) -> Result<ClientId, ClusterError> {
-    let uuid = uuid::Uuid::from_slice(field);
-    uuid.map(ClientId::from)
-        .map_err(|_| ClusterError::Refused(format!("{field:?} is no client in the directory")))
+fn client_id(field: &[u8]) -> Option<ClientId> {
+    uuid::Uuid::from_slice(field).ok().map(ClientId::from)
 }
 
 /// Writes one batch.
 async fn write(
     instance: &Instance,
-    part: Part<'_>,
+    batch: Batch<'_>,
     first: bool,
 ) -> Result<Vec<Registered>, ClusterError> {
     let mut commands = instance.commands()?;
-    let (epoch, batch, before) = {
+    let (epoch, number, before) = {
         let mut standing = instance.standing.lock();
         standing.issued += 1;
         let before = if first {
@@ -233,19 +204,19 @@ async fn write(
         .arg(&*instance.id.name)
         .arg(keys::incarnation(instance.id.incarnation))
         .arg(epoch)
-        .arg(batch)
+        .arg(number)
         .arg(before)
         .arg(format!("{nonce:x}"));
-    part.lay(&mut invocation);
+    batch.lay(&mut invocation);
     let (drawn, told): (u64, Vec<(usize, String)>) =
         invocation
             .invoke_async(&mut commands)
             .await
             .map_err(|error| instance.failed("writing a batch", &error))?;
     let mut standing = instance.standing.lock();
-    standing.confirmed = standing.confirmed.max(batch);
+    standing.confirmed = standing.confirmed.max(number);
     drop(standing);
-    let mut registered = part.registered(drawn, nonce);
+    let mut registered = batch.registered(drawn, nonce);
     for (number, told) in &told {
         let place = registered.get_mut(*number);
         if place
@@ -267,17 +238,40 @@ fn tell(instance: &Instance, place: &mut Registered, told: &str) -> Option<()> {
             *place = Registered::Elsewhere { newer };
         }
         (("b", before), Registered::Here { replaced, .. }) => {
-            let before = parse_instance(before)?;
             // Whoever has left has nobody to be told.
-            let is_there = !instance.roster.lock().has_left(&before);
-            *replaced = is_there.then_some(before);
+            let roster = instance.roster.lock();
+            *replaced = parse_instance(before).filter(|before| !roster.has_left(before));
         }
         _ => return None,
     }
     Some(())
 }
 
-impl Part<'_> {
+impl<'a> Batch<'a> {
+    /// The same in as many as it takes, in the order of the fields.
+    fn split(self) -> Vec<Self> {
+        let Self {
+            went,
+            came,
+            changed,
+            lost,
+            gained,
+        } = self;
+        if went.len() + came.len() + changed.len() + lost.len() + gained.len() <= CHUNK {
+            return vec![self];
+        }
+        let none = Self::default();
+        let went = went.chunks(CHUNK).map(|went| Self { went, ..none });
+        let came = came.chunks(CHUNK).map(|came| Self { came, ..none });
+        let changed = changed
+            .chunks(CHUNK)
+            .map(|changed| Self { changed, ..none });
+        let lost = lost.chunks(CHUNK).map(|lost| Self { lost, ..none });
+        let gained = gained.chunks(CHUNK).map(|gained| Self { gained, ..none });
+        let parts = went.chain(came).chain(changed).chain(lost).chain(gained);
+        parts.collect()
+    }
+
     /// What those that came have where nothing else is told of them: their registration, or the next behind this number.
     fn registered(self, drawn: u64, nonce: u32) -> Vec<Registered> {
         let mut drawn = drawn;

@@ -10,5 +10,7 @@ end
 without(ARGV[1])
 -- Whoever has left, and is not cleaned up after yet, has places, too.
 local gone = redis.call('HGETALL', unswept)
-for i = 1, #gone, 2 do without(gone[i]) end
-return {count, redis.call('HGET', state, 'epoch') or ''}
+for i = 1, #gone, 2 do
+    if gone[i] ~= ARGV[1] then without(gone[i]) end
+end
+return {math.max(count, 0), redis.call('HGET', state, 'epoch') or ''}

@@ -27,7 +27,6 @@ if redis.call('HGET', instances, name) ~= incarnation then return redis.error_re
 if before ~= '' and (redis.call('HGET', batches, id) or '0') ~= before then
     return redis.error_reply('OUTOFSTEP the batch before is missing')
 end
-redis.call('HSET', batches, id, batch)
 
 local time = redis.call('TIME')
 local drawn = math.max(tonumber(redis.call('HGET', state, 'drawn')) or 0, time[1] * 1000000 + time[2])
@@ -179,4 +178,6 @@ for _ = 1, take() do
     redis.call('SADD', groups, group)
     redis.call('SADD', group_prefix .. group, id)
 end
+-- At last, so that no other follows one that broke off.
+redis.call('HSET', batches, id, batch)
 return {before_first, told}
