@@ -105,3 +105,78 @@ async fn what_is_no_cursor_makes_a_page_partial() {
     }
     one.0.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_are_right_while_it_is_cleaned_up_after_somebody() {
+    let server = Server::start(&[]).await;
+    let over = || RedisCluster::new(server.url());
+    let (one, two) = (start("one", over()).await, start("two", over()).await);
+    let mut clients = Vec::new();
+    for at in [&one, &one, &one, &two, &two] {
+        clients.push(at.1.connect().await.unwrap());
+    }
+    until("all are written", async || {
+        one.0.client_count().await == 5 && two.0.client_count().await == 5
+    })
+    .await;
+    // Somebody else is at it, and will be for long. Who was stopped for a while may ask before it knows.
+    let unswept = async |name: &str| {
+        let (key, id) = ("{gobroke}:unswept", id(&server, name).await);
+        server.cli(&["HSET", key, &id, "99999999999999"]).await;
+    };
+    unswept("one").await;
+    assert_eq!(one.0.client_count().await, 5, "its own once");
+    unswept("two").await;
+    assert_eq!(one.0.client_count().await, 3, "those of who has left not");
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_again_was_not_missing_meanwhile() {
+    let server = Server::start(&[]).await;
+    let one = start("one", RedisCluster::new(server.url())).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(one.1.connect().await.unwrap());
+    }
+    let id = id(&server, "one").await;
+    let written = async || {
+        let keys = server.cli(&["KEYS", "{gobroke}:clients:*"]).await;
+        let mut written = 0;
+        for key in redis::from_redis_value::<Vec<String>>(keys).unwrap() {
+            let length = server.cli(&["HLEN", &key]).await;
+            written += redis::from_redis_value::<usize>(length).unwrap();
+        }
+        written
+    };
+    until("all are written", async || written().await == CLIENTS).await;
+    server.cli(&["CONFIG", "RESETSTAT"]).await;
+    server.cli(&["HSET", "{gobroke}:batches", &id, "0"]).await;
+    // The first of a record's batches writes no client, and each other at most 128.
+    let batches = CLIENTS.div_ceil(128) + 1;
+    until("it is written again", async || {
+        calls(&server, "hset").await > 2 * batches as u64
+    })
+    .await;
+    until("all are there", async || written().await == CLIENTS).await;
+    assert_eq!(calls(&server, "hdel").await, 0, "nothing was taken away");
+    one.0.stop().await;
+}
+
+/// An instance as its keys name it.
+async fn id(server: &Server, name: &str) -> String {
+    let incarnation = server.cli(&["HGET", "{gobroke}:instances", name]).await;
+    let incarnation: String = redis::from_redis_value(incarnation).unwrap();
+    format!("{name}#{incarnation}")
+}
+
+/// How often the server has run a command.
+async fn calls(server: &Server, command: &str) -> u64 {
+    let info = server.cli(&["INFO", "commandstats"]).await;
+    let info: String = redis::from_redis_value(info).unwrap();
+    let line = format!("cmdstat_{command}:calls=");
+    let rest = info.lines().find_map(|known| known.strip_prefix(&line));
+    rest.and_then(|rest| rest.split(',').next())
+        .map_or(0, |calls| calls.parse().unwrap())
+}

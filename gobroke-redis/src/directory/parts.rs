@@ -42,8 +42,8 @@ pub(super) struct Walk {
 pub(super) enum Question {
     /// All of these parts, which have so many clients.
     Whole(Vec<Part>, usize),
-    /// So many of a part, from somewhere on.
-    Some(Part, u64, usize),
+    /// About so many of a part, from somewhere on.
+    Piece(Open, usize),
 }
 
 /// An answer.
@@ -84,7 +84,8 @@ impl Walk {
         })
     }
 
-    /// Asks for the sizes of parts, where none is known to be left. Says whether that of which it heard is whole.
+    /// Asks for the sizes of parts of some more instances, where none is known to be left. Says whether nothing is
+    /// missing in Redis.
     pub(super) async fn learn(
         &mut self,
         instance: &Instance,
@@ -113,9 +114,9 @@ impl Walk {
 
     /// What to ask for next, for about so many clients.
     pub(super) fn next(&mut self, room: usize) -> Option<Question> {
-        let some = |part, from| Question::Some(part, from, room.min(SCANNED));
-        if let Some((part, from)) = self.open.pop() {
-            return Some(some(part, from));
+        let piece = |open| Some(Question::Piece(open, room.min(SCANNED)));
+        if let Some(open) = self.open.pop() {
+            return piece(open);
         }
         let (mut parts, mut clients) = (Vec::new(), 0);
         while let Some((part, length)) = self
@@ -131,7 +132,7 @@ impl Walk {
         }
         let (part, _) = self.known.pop_front()?;
         self.begun = Some(part.clone());
-        Some(some(part, 0))
+        piece((part, 0))
     }
 
     /// Goes on there, too.
@@ -157,7 +158,7 @@ impl Question {
     pub(super) fn most(&self) -> usize {
         match self {
             Self::Whole(_, clients) => *clients,
-            Self::Some(_, _, count) => *count,
+            Self::Piece(_, count) => *count,
         }
     }
 }
@@ -184,7 +185,7 @@ pub(super) async fn ask(instance: &Instance, question: Question) -> Result<Found
                 pipe.cmd("HVALS").arg(key(instance, part));
             }
         }
-        Question::Some(part, from, count) => {
+        Question::Piece((part, from), count) => {
             pipe.cmd("HSCAN").arg(key(instance, part)).arg(from);
             pipe.arg("COUNT").arg(count);
         }
@@ -201,7 +202,7 @@ pub(super) async fn ask(instance: &Instance, question: Question) -> Result<Found
                 most,
             })
         }
-        Question::Some(part, ..) => {
+        Question::Piece((part, _), _) => {
             let (epoch, mut scanned) = answers::<(u64, Vec<Vec<u8>>)>(instance, &pipe).await?;
             let (from, pairs) = scanned.pop().unwrap_or_default();
             let records = pairs.into_iter().skip(1).step_by(2).collect();
