@@ -76,9 +76,9 @@ pub(crate) struct Heartbeat {
     pub(crate) pinged: AtomicU32,
     /// The tick in which what let it in ends, 0 for never.
     pub(crate) ends: AtomicU32,
-    /// The tick in which its outbox was seen moving last.
+    /// The tick in which its outbox was seen moving last, or holding something first; 0 where nothing waits.
     pub(crate) moved: AtomicU32,
-    /// How much had left the outbox by then.
+    /// How much had left the outbox when something waited last.
     pub(crate) left: AtomicU64,
     /// Whether its door waits for logic: its pong is behind what waits, so it is not missed meanwhile.
     pub(crate) at_door: AtomicBool,

@@ -104,16 +104,23 @@ enum Due {
 fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
     let heartbeat = &client.heartbeat;
     let options = &client.endpoint.options;
-    let (left, waiting) = client.outbox.progress();
-    let moving = left != heartbeat.left.swap(left, Relaxed);
-    if moving && waiting {
-        // A slow link: its ping, or its pong, is behind what still moves. The write stall watches over it.
-        heartbeat.heard.store(now, Relaxed);
-    }
-    if !waiting || moving {
-        heartbeat.moved.store(now, Relaxed);
-    } else if now.saturating_sub(heartbeat.moved.load(Relaxed)) > ticks(options.write_stall) {
-        return Some(Due::Stalled);
+    let moved = heartbeat.moved.load(Relaxed);
+    match client.outbox.waiting() {
+        // Where clients say nothing, no line of memory is written, however many they are.
+        None if moved == 0 => {}
+        None => heartbeat.moved.store(0, Relaxed),
+        Some(left) => {
+            let moving = left != heartbeat.left.swap(left, Relaxed);
+            if moving {
+                // A slow link: its ping, or its pong, is behind what still moves. The write stall watches over it.
+                heartbeat.heard.store(now, Relaxed);
+            }
+            if moving || moved == 0 {
+                heartbeat.moved.store(now, Relaxed);
+            } else if now.saturating_sub(moved) >= ticks(options.write_stall) {
+                return Some(Due::Stalled);
+            }
+        }
     }
     if client.is_closed() {
         return None;

@@ -143,10 +143,13 @@ impl Outbox {
             && (state.bytes > self.max_bytes / 2 || state.messages > self.max_messages / 2)
     }
 
-    /// How much has left it so far, and whether anything waits: a stall is the same figure twice with something waiting.
-    pub(crate) fn progress(&self) -> (u64, bool) {
+    /// How much has left it so far, where something waits: a stall is the same figure twice.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        if self.is_calm() {
+            return None;
+        }
         let state = self.state.lock();
-        (state.left, state.bytes > 0 || state.handed > 0)
+        (state.bytes > 0 || state.handed > 0).then_some(state.left)
     }
 
     /// Why it is closed, or closing.

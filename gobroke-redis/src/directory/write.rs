@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use futures_util::stream::{FuturesOrdered, TryStreamExt};
 use gobroke_core::{
     ClientId, Name,
     cluster::{Came, Changed, Changes, ClusterError, Record, Registered, Registration},
@@ -16,9 +15,6 @@ use crate::{
     keys::{self, PARTS, parse_instance, parse_registration},
     script,
 };
-
-/// How many scripts are under way.
-const UNDER_WAY: usize = 2;
 
 /// What one script writes.
 #[derive(Clone, Copy, Default)]
@@ -68,25 +64,16 @@ pub(super) async fn replace(
     Ok(answers)
 }
 
-/// Writes one after the other: each is sent while Redis writes the one before, which it names.
+/// Writes one after the other, each of which names the one before.
 async fn write_all(
     instance: &Instance,
     batches: Vec<Batch<'_>>,
     answers: &mut Vec<Registered>,
 ) -> Result<(), ClusterError> {
-    let mut batches = batches.into_iter();
-    let mut under_way = FuturesOrdered::new();
-    loop {
-        while under_way.len() < UNDER_WAY
-            && let Some(batch) = batches.next()
-        {
-            under_way.push_back(write(instance, batch, false));
-        }
-        match under_way.try_next().await? {
-            Some(registered) => answers.extend(registered),
-            None => return Ok(()),
-        }
+    for batch in batches {
+        answers.extend(write(instance, batch, false).await?);
     }
+    Ok(())
 }
 
 /// What the directory has of this instance and should not: clients with their registrations, and groups.

@@ -91,7 +91,7 @@ impl World {
 
     /// Waits until nothing is queued and nothing waits for a socket, with nobody there to wake anyone.
     pub(super) fn settle(&self) {
-        let empty = |client: &Arc<ClientShared>| !client.outbox.progress().1;
+        let empty = |client: &Arc<ClientShared>| client.outbox.waiting().is_none();
         wait_until("lanes and outboxes are empty", || {
             self.lanes_are_idle() && self.router.registry.sessions().iter().all(empty)
         });
