@@ -207,7 +207,7 @@ impl Router {
         }
         lane.push(&mut queue, entry);
         drop(queue);
-        turn::fed(lane);
+        turn::fed_for_one(lane);
         Ok(Receipt {
             clients: 1,
             ..Receipt::default()

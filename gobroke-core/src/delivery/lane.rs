@@ -34,6 +34,8 @@ pub(crate) struct Lane {
     /// Nothing is queued and nobody passes. It changes under the queue's lock.
     quiet: AtomicBool,
     task: Notify,
+    /// A direct message was queued that no turn passes: in a rest it goes ahead.
+    direct: Notify,
     pub(crate) delivered: Counter,
 }
 
@@ -87,6 +89,7 @@ impl Lane {
             passing: Mutex::default(),
             quiet: AtomicBool::new(true),
             task: Notify::new(),
+            direct: Notify::new(),
             delivered: Counter::default(),
         })
     }
@@ -121,6 +124,12 @@ impl Lane {
 
     pub(crate) fn wake(&self) {
         self.task.notify_one();
+    }
+
+    /// The same where a message for one client was queued: it does not wait for the end of a rest.
+    pub(crate) fn wake_for_one(&self) {
+        self.direct.notify_one();
+        self.wake();
     }
 
     /// Makes the pass on this thread, unless somebody is at it, and leaves to the lane's task what is not done then.

@@ -238,7 +238,21 @@ impl Drop for Lent {
 
 /// Notes that a lane was fed: its pass comes when the turn ends, or, outside of a turn, its task is woken.
 pub(crate) fn fed(lane: &Arc<Lane>) {
-    let noted = UNDER.with_borrow_mut(|under| {
+    if !note(lane) {
+        lane.wake();
+    }
+}
+
+/// The same with a message for one client.
+pub(crate) fn fed_for_one(lane: &Arc<Lane>) {
+    if !note(lane) {
+        lane.wake_for_one();
+    }
+}
+
+/// Notes a lane, in a turn.
+fn note(lane: &Arc<Lane>) -> bool {
+    UNDER.with_borrow_mut(|under| {
         if under.depth == 0 {
             return false;
         }
@@ -246,10 +260,7 @@ pub(crate) fn fed(lane: &Arc<Lane>) {
             under.lanes.push(lane.clone());
         }
         true
-    });
-    if !noted {
-        lane.wake();
-    }
+    })
 }
 
 /// Notes a queue that was found above half, or (with the entry's size) without room.

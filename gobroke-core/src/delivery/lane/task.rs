@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Lane, Phase, SLICE, passing::Passing};
+use super::{Claim, Lane, Phase, SLICE, passing::Passing};
 use crate::sync::{Instant, sleep_until};
 
 /// After so many slices the thread looks for what came in: every half millisecond.
@@ -101,7 +101,7 @@ impl Lane {
             if now >= end {
                 break;
             }
-            sleep_until((now + step).min(end)).await;
+            self.sleep_until((now + step).min(end)).await;
             let length = self.queue.lock().entries.len();
             if length <= queued {
                 break;
@@ -114,6 +114,23 @@ impl Lane {
             Yield::default().await;
         }
         self.passing().demand.rested(had_some, steps);
+    }
+
+    /// Sleeps in a rest, out of which direct messages go ahead.
+    async fn sleep_until(&self, end: Instant) {
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return,
+                () = self.direct.notified() => {}
+            }
+            if self.claim() == Some(Phase::Resting) {
+                let _claim = Claim {
+                    lane: self,
+                    back: Some(Phase::Resting),
+                };
+                self.write_ahead_caught();
+            }
+        }
     }
 }
 
@@ -139,5 +156,52 @@ impl Future for Yield {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(all(test, feature = "testing", not(gobroke_interleavings)))]
+mod tests {
+    use super::*;
+    use crate::{Broke, Message, Targets, delivery::pass::Tally, testing::TestEndpoint};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_direct_message_of_no_turn_goes_out_of_a_rest() {
+        let endpoint = TestEndpoint::new(Targets::default());
+        let broke = Broke::builder()
+            .lanes(1)
+            .endpoint(endpoint.clone())
+            .start()
+            .await
+            .expect("it starts");
+        let mut client = endpoint.connect().await.expect("it is admitted");
+        let lane = broke.0.lanes[0].clone();
+        while !lane.is_idle() {
+            tokio::task::yield_now().await;
+        }
+        let long = Duration::from_secs(10);
+        lane.lock().phase = Phase::Passing;
+        lane.passing().demand.passed(
+            &Tally {
+                writing: long,
+                ..Tally::default()
+            },
+            long,
+            1.0,
+        );
+        let begun = Instant::now();
+        let gets_it = async {
+            // The rest has begun.
+            tokio::time::sleep(long / 2).await;
+            let sent = broke.send(Message::new("x").to_client(client.id()));
+            sent.expect("there is room");
+            assert_eq!(client.next_text().await.as_deref(), Some("x"));
+            begun.elapsed()
+        };
+        let ((), took) = tokio::join!(lane.rest(long), gets_it);
+        assert_eq!(took, long / 2);
+        while !lane.release_if_done() {
+            lane.slice_caught();
+        }
+        broke.stop().await;
     }
 }

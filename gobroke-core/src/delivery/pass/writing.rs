@@ -17,7 +17,9 @@ use crate::{
 };
 
 /// How many writes go between two looks at the clock: 8 of them are about 40 µs.
-const WRITES_PER_LOOK: u32 = if cfg!(gobroke_interleavings) { 1 } else { 8 };
+const WRITES_PER_LOOK: usize = if cfg!(gobroke_interleavings) { 1 } else { 8 };
+/// One more write for each so many bytes: copying them into the socket takes about as long as what else a write is.
+const BYTES_A_WRITE: usize = 8 << 10;
 
 impl Pass {
     /// Writes until the time is over, which it keeps; says whether the pass is done.
@@ -31,10 +33,10 @@ impl Pass {
         let began = *now;
         let mut left = WRITES_PER_LOOK;
         let done = loop {
-            if !self.write_next(members, context) {
+            let Some(bytes) = self.write_next(members, context) else {
                 break true;
-            }
-            left -= 1;
+            };
+            left = left.saturating_sub(1 + bytes / BYTES_A_WRITE);
             if left == 0 {
                 left = WRITES_PER_LOOK;
                 *now = Instant::now();
@@ -53,12 +55,12 @@ impl Pass {
         done
     }
 
-    fn write_next(&mut self, members: &mut Members, context: &LaneContext) -> bool {
+    /// Makes the next write, and says of how many bytes; `None` if there is none.
+    fn write_next(&mut self, members: &mut Members, context: &LaneContext) -> Option<usize> {
         if self.cursor.pending < self.pending_count {
             let index = self.cursor.pending;
             self.cursor.pending += 1;
-            self.write_pending(index, members, context);
-            return true;
+            return Some(self.write_pending(index, members, context));
         }
         while let Some(audience) = self.audiences.get(self.cursor.audience) {
             let list = members.list(audience.list);
@@ -68,26 +70,30 @@ impl Pass {
                 continue;
             };
             self.cursor.member += 1;
-            if self.write_member(slot, members, context) {
-                return true;
+            let written = self.write_member(slot, members, context);
+            if written.is_some() {
+                return written;
             }
         }
-        false
+        None
     }
 
     /// Writes a member the run of its audiences, unless it is written otherwise.
-    fn write_member(&mut self, slot: Slot, members: &mut Members, context: &LaneContext) -> bool {
-        let Some(member) = members.get(slot) else {
-            return false;
-        };
+    fn write_member(
+        &mut self,
+        slot: Slot,
+        members: &mut Members,
+        context: &LaneContext,
+    ) -> Option<usize> {
+        let member = members.get(slot)?;
         let current = self.cursor.audience as u32;
         let marked = member.pass == self.number;
         if marked && member.pending != NONE {
-            return false;
+            return None;
         }
         let several = marked && member.audiences.len() > 1;
         if several && member.audiences[0] != current {
-            return false;
+            return None;
         }
         let run = match several {
             false => self.run(current, member.encoder(), context),
@@ -100,14 +106,23 @@ impl Pass {
                     .outbox
                     .deliver(client, run.bytes(), run.marks(), || run.clone());
                 self.settle(client, delivered, context);
+                Some(run.bytes().len())
             }
-            None => client.fail(&context.stats),
+            None => {
+                client.fail(&context.stats);
+                Some(0)
+            }
         }
-        true
     }
 
-    /// Writes a member whose share is its own.
-    fn write_pending(&mut self, index: usize, members: &mut Members, context: &LaneContext) {
+    /// Writes a member whose share is its own, and says how many bytes that is.
+    fn write_pending(
+        &mut self,
+        index: usize,
+        members: &mut Members,
+        context: &LaneContext,
+    ) -> usize {
+        let mut bytes = 0;
         let mut pending = std::mem::take(&mut self.pendings[index]);
         if let Some(member) = members.get(pending.slot) {
             let client = member.client.clone();
@@ -115,6 +130,7 @@ impl Pass {
             draft.clear();
             if self.share(&pending, members, &client, context, &mut draft) {
                 if !draft.is_empty() {
+                    bytes = draft.bytes.len();
                     let kept = || Run::new(draft.copy(), &context.memory);
                     let delivered =
                         client
@@ -134,6 +150,7 @@ impl Pass {
         }
         pending.written = true;
         self.pendings[index] = pending;
+        bytes
     }
 
     /// Writes one message to one client, ahead of this pass.
