@@ -14,7 +14,7 @@ use gobroke_core::{
     Broke, ClientId, ClientInfo, Message, Name, SendError, Source, Targets, async_trait,
     cluster::{
         Changes, Claim, Cluster, ClusterError, ClusterStats, Cursor, Full, Inbox, Incarnation,
-        InstanceId, Membership, MemoryCluster, Page, Record, Registered, To,
+        InstanceId, Membership, MemoryCluster, Page, Record, Registered, To, Whereabouts,
     },
     testing::{TestClient, TestEndpoint},
 };
@@ -33,6 +33,9 @@ struct Gated {
 struct Gates {
     directory: watch::Sender<bool>,
     carrier: watch::Sender<bool>,
+    writes: watch::Sender<bool>,
+    /// Of whom it is not known yet where it is.
+    unknown: Mutex<Option<ClientId>>,
     /// How many questions were asked for places.
     questions: AtomicUsize,
     /// Who joined, in order.
@@ -48,6 +51,8 @@ impl Gated {
         let gates = Gates {
             directory: watch::Sender::new(true),
             carrier: watch::Sender::new(true),
+            writes: watch::Sender::new(true),
+            unknown: Mutex::default(),
             questions: AtomicUsize::new(0),
             joined: Mutex::default(),
             lies: AtomicBool::new(false),
@@ -130,6 +135,7 @@ impl Membership for Place {
     }
 
     async fn write(&self, changes: &Changes) -> Result<Vec<Registered>, ClusterError> {
+        open(&self.gates.writes).await;
         self.inner.write(changes).await
     }
 
@@ -137,15 +143,21 @@ impl Membership for Place {
         self.inner.replace(record).await
     }
 
-    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Option<InstanceId>>, ClusterError> {
+    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Whereabouts>, ClusterError> {
         let question = self.gates.questions.fetch_add(1, Relaxed);
         open(&self.gates.directory).await;
         if self.gates.lies.load(Relaxed) {
             let joined = self.gates.joined.lock().expect("no panic");
             let lie = joined[1 + question % 2].clone();
-            return Ok(clients.iter().map(|_| Some(lie.clone())).collect());
+            let lies = clients.iter().map(|_| Whereabouts::At(lie.clone()));
+            return Ok(lies.collect());
         }
-        self.inner.locate(clients).await
+        let mut located = self.inner.locate(clients).await?;
+        let unknown = *self.gates.unknown.lock().expect("no panic");
+        if let Some(at) = clients.iter().position(|client| Some(*client) == unknown) {
+            located[at] = Whereabouts::Unknown;
+        }
+        Ok(located)
     }
 
     async fn group_instances(&self, groups: &[Name]) -> Result<Vec<Vec<InstanceId>>, ClusterError> {
@@ -267,6 +279,43 @@ async fn a_look_up_holds_back_its_sender_alone_and_all_of_what_that_sends() {
     }
     expect(&mut ann, "an answer").await;
     assert_eq!(cluster.gates.questions.load(Relaxed), questions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_whom_it_is_not_known_yet_where_it_is_holds_up_nobody_else() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    let (ann, carl) = (connect(&one, &two.0).await, connect(&one, &two.0).await);
+    let mut bob = connect(&two, &one.0).await;
+    let mut dora = connect(&two, &one.0).await;
+    let unknown = |client| *cluster.gates.unknown.lock().expect("no panic") = client;
+    unknown(Some(bob.id()));
+    let begun = Instant::now();
+    ann.send_message(Message::new("to bob").to_client(bob.id()))
+        .await;
+    carl.send_message(Message::new("to dora").to_client(dora.id()))
+        .await;
+    expect(&mut dora, "to dora").await;
+    assert!(begun.elapsed() < Duration::from_millis(400));
+    unknown(None);
+    expect(&mut bob, "to bob").await;
+    assert_eq!((stats(&one.0).dropped, stats(&one.0).unknown), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_long_is_not_begun_anew() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    cluster.gates.writes.send_replace(false);
+    let ann = one.1.connect().await.expect("it is admitted");
+    sleep(Duration::from_secs(60)).await;
+    assert!(two.0.client(ann.id()).await.is_none());
+    cluster.gates.writes.send_replace(true);
+    until("it is in the directory", async || {
+        two.0.client(ann.id()).await.is_some()
+    })
+    .await;
+    assert_eq!(stats(&one.0).failed_writes, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,6 +491,50 @@ async fn while_the_cluster_is_away_the_queue_is_bounded_and_nobody_here_waits_fo
         .expect("it is sent");
     expect(&mut bob, "end").await;
     assert_eq!(stats(&one.0).dropped, waiting.dropped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_while_the_cluster_is_away_counts_once_for_each_instance() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    let three = start(cluster.clone(), "three").await;
+    until("all know each other", async || one.0.instances().len() == 2).await;
+    let (bob, carl) = (connect(&two, &one.0).await, connect(&three, &one.0).await);
+    // Of these it is known where they are.
+    for client in [&bob, &carl] {
+        let known = Message::new("known").to_client(client.id());
+        one.0.send(known).expect("it is sent");
+    }
+    until("both are known", async || {
+        stats(&one.0).known_clients == 2 && stats(&one.0).queue_bytes == 0
+    })
+    .await;
+    cluster.inner.away("one", true);
+    until("it knows", async || !one.0.is_ready()).await;
+    let mut owed = 0;
+    for _ in 0..100 {
+        let to_all = Message::new(vec![0; 100_000]).to_all();
+        one.0.send(to_all).expect("it is kept, or dropped");
+        let to_both = Message::new(vec![0; 100_000])
+            .to_client(bob.id())
+            .to_client(carl.id());
+        one.0.send(to_both).expect("it is kept, or dropped");
+        // Lanes here have room again.
+        sleep(Duration::from_millis(1)).await;
+        owed += 4;
+    }
+    let dropped = stats(&one.0).dropped;
+    assert!(dropped > 0);
+    cluster.inner.away("one", false);
+    until("what was kept is there", async || {
+        let came = stats(&two.0).received + stats(&three.0).received;
+        // Two more were for the places.
+        came == owed + 2 - dropped
+    })
+    .await;
+    sleep(Duration::from_secs(5)).await;
+    let came = stats(&two.0).received + stats(&three.0).received;
+    assert_eq!((came, stats(&one.0).dropped), (owed + 2 - dropped, dropped));
 }
 
 #[tokio::test(start_paused = true)]

@@ -170,7 +170,8 @@ impl RedisCluster {
     }
 
     /// How long an instance that does not say that it lives stays in the cluster. It says so each fifth of that.
-    /// At least 1 s. Default: 15 s.
+    /// What others send to it meanwhile is kept for it, for 30 s at most, however long the lease is. At least 1 s.
+    /// Default: 15 s.
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
         self.set(|config| config.lease = lease)
@@ -199,7 +200,7 @@ impl RedisCluster {
     /// Starts alone where Redis cannot be reached at the start, and joins when it can. Without this, the start fails.
     ///
     /// Until then the instance is not ready. A wrong address, or a server that refuses to be worked with, is an error
-    /// all the same.
+    /// all the same; where such a server comes later, the instance goes on alone, and logs why.
     #[must_use]
     pub fn optional(self) -> Self {
         self.set(|config| config.optional = true)

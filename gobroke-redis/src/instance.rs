@@ -38,6 +38,9 @@ pub(crate) struct Instance {
     pub(crate) standing: Mutex<Standing>,
     /// What commands go over, while there is a connection.
     pub(crate) commands: Mutex<Option<Commands>>,
+    /// What leases of logic modules are claimed over, and whose turn it is: one waits for replicas at a time.
+    pub(crate) claims: Mutex<Option<Commands>>,
+    pub(crate) claiming: tokio::sync::Mutex<()>,
     /// A heartbeat is wanted at once.
     pub(crate) beat: Notify,
 }
@@ -99,14 +102,20 @@ impl Instance {
             roster: Mutex::default(),
             standing: Mutex::default(),
             commands: Mutex::default(),
+            claims: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
             beat: Notify::new(),
         }
     }
 
     /// What commands go over.
     pub(crate) fn commands(&self) -> Result<Commands, ClusterError> {
-        let away = || ClusterError::Unreachable("there is no connection to Redis now".to_owned());
         self.commands.lock().clone().ok_or_else(away)
+    }
+
+    /// What leases of logic modules are claimed over.
+    pub(crate) fn claims(&self) -> Result<Commands, ClusterError> {
+        self.claims.lock().clone().ok_or_else(away)
     }
 
     /// Whether what was read, in this epoch, is what was written. Where it is not, the heartbeat that finds that out and
@@ -127,4 +136,8 @@ impl Instance {
         }
         error
     }
+}
+
+fn away() -> ClusterError {
+    ClusterError::Unreachable("there is no connection to Redis now".to_owned())
 }

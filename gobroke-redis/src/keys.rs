@@ -65,6 +65,8 @@ pub(crate) struct Keys {
     pub(crate) left: String,
     /// Hash: instance to the end of the claim to clean up after it.
     pub(crate) unswept: String,
+    /// Hash: those instances that are writing again what was lost.
+    pub(crate) rewriting: String,
     /// Hash: logic module that runs once to its token, when it was renewed, and holder.
     pub(crate) singletons: String,
     /// Hash: client to registration and instance.
@@ -93,6 +95,7 @@ impl Keys {
             batches: key("batches"),
             left: key("left"),
             unswept: key("unswept"),
+            rewriting: key("rewriting"),
             singletons: key("singletons"),
             places: key("places"),
             clients: key("clients:"),

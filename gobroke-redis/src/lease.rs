@@ -50,6 +50,8 @@ enum Answer {
         /// All instances and the versions that they know, where the list is not the one that this instance has.
         listed: Option<BTreeMap<InstanceId, u8>>,
         why: HashMap<InstanceId, Leaving>,
+        /// How many others are writing again what was lost.
+        rewriting: u64,
     },
     Expelled,
     Superseded,
@@ -74,8 +76,9 @@ impl FromRedisValue for Answer {
             HashMap<String, String>,
             HashMap<String, String>,
             HashMap<String, u8>,
+            u64,
         );
-        let (epoch, batch, version, first, unswept, listed, left, versions): Rest =
+        let (epoch, batch, version, first, unswept, listed, left, versions, rewriting): Rest =
             from_redis_value(Value::Array(rest))?;
         let ids = listed.iter().filter_map(|(name, incarnation)| {
             let id = InstanceId::new(name.as_str(), keys::parse_incarnation(incarnation)?);
@@ -98,6 +101,7 @@ impl FromRedisValue for Answer {
             unswept,
             listed: (!listed.is_empty()).then(|| ids.collect()),
             why: why.collect(),
+            rewriting,
         })
     }
 }
@@ -168,6 +172,7 @@ pub(crate) async fn beat(
         &keys.left,
         &keys.unswept,
         &keys.versions,
+        &keys.rewriting,
     ] {
         invocation.key(key);
     }
@@ -181,7 +186,8 @@ pub(crate) async fn beat(
         .arg(&keys.notices)
         .arg(VERSION)
         .arg(keys.publish())
-        .arg(seen);
+        .arg(seen)
+        .arg(confirmed);
     let answer: RedisResult<Answer> = invocation.invoke_async(commands).await;
     let answer = answer.map_err(|error| Ended::Away(meaning("heartbeat", &error)))?;
     match answer {
@@ -195,6 +201,7 @@ pub(crate) async fn beat(
             unswept,
             listed,
             why,
+            rewriting,
         } => {
             count(&instance.counters.heartbeats);
             let time = Instant::now();
@@ -209,6 +216,7 @@ pub(crate) async fn beat(
                     standing.epoch = now;
                     standing.since = standing.since.map(|_| time);
                 }
+                roster.rewriting = rewriting > 0;
                 // The next one, which the notice calls for, has the newer list.
                 let old = roster.is_newer_than(at);
                 standing.version = if old { 0 } else { version };

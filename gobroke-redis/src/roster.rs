@@ -10,8 +10,6 @@ use tokio::time::Instant;
 
 /// How many of those that left are remembered, so that what they left behind is not taken for them.
 const REMEMBERED: usize = 1024;
-/// How long after a loss of data instances take to write everything again, about.
-const REWRITING: Duration = Duration::from_secs(2);
 
 /// The list of instances, and what follows from its changes.
 ///
@@ -26,8 +24,8 @@ pub(crate) struct Roster {
     order: VecDeque<InstanceId>,
     /// Until then, nobody is gone for not being listed.
     grace: Option<Instant>,
-    /// Until then, records may be missing that are being written again.
-    rewriting: Option<Instant>,
+    /// Others are writing again what was lost.
+    pub(crate) rewriting: bool,
     /// Until then, what is written may be of somebody who has left long since.
     distrusted: Option<Instant>,
     /// When somebody was heard of last who is not in a list that was asked for before.
@@ -42,7 +40,6 @@ impl Roster {
         // Older data is cleaned up a lease after it was found.
         self.distrusted = Some(now + 2 * lease);
         if !self.known.is_empty() {
-            self.rewriting = Some(now + REWRITING);
             self.grace = Some(now + lease);
         }
     }
@@ -155,7 +152,7 @@ impl Roster {
 
     /// Whether what was there before a loss of data may not be there again yet.
     pub(crate) fn is_awaiting(&self, now: Instant) -> bool {
-        self.grace.max(self.rewriting).is_some_and(|end| now < end)
+        self.rewriting || self.grace.is_some_and(|end| now < end)
     }
 
     /// The others, in order.

@@ -80,6 +80,8 @@ impl Layout {
 pub(crate) struct Session {
     /// Directory and heartbeats.
     pub(crate) commands: MultiplexedConnection,
+    /// Leases that replicas have to confirm: whatever comes behind waits for that.
+    pub(crate) claiming: Option<MultiplexedConnection>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) layout: Layout,
 }
@@ -160,9 +162,18 @@ impl Servers {
     async fn session(&self, layout: Layout, config: &Config) -> RedisResult<Session> {
         let connecting = connecting(config);
         let patience = config.connect_timeout;
-        let commands = layout.nodes[layout.directory]
+        let directory = &layout.nodes[layout.directory];
+        let commands = directory
             .get_multiplexed_async_connection_with_config(&connecting)
             .await?;
+        let claiming = match config.replicas {
+            0 => None,
+            _ => Some(
+                directory
+                    .get_multiplexed_async_connection_with_config(&connecting)
+                    .await?,
+            ),
+        };
         let mut nodes = Vec::with_capacity(layout.nodes.len());
         for client in &layout.nodes {
             let publishing = client
@@ -186,6 +197,7 @@ impl Servers {
         }
         Ok(Session {
             commands,
+            claiming,
             nodes,
             layout,
         })

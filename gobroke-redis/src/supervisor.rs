@@ -17,7 +17,7 @@ use crate::{
     error::meaning,
     instance::Instance,
     lease::{self, Beaten, Ended},
-    servers::{Layout, Session},
+    servers::{self, Layout, Session},
     stats::count,
 };
 
@@ -28,6 +28,7 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// An instance that has joined over connections that work.
 pub(crate) struct Joined {
     commands: MultiplexedConnection,
+    claiming: Option<MultiplexedConnection>,
     /// To each node, what is published to it and heard from it.
     nodes: Vec<(MultiplexedConnection, Subscribed)>,
     layout: Layout,
@@ -38,6 +39,7 @@ pub(crate) struct Joined {
 pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined, Ended> {
     let Session {
         mut commands,
+        claiming,
         nodes: connected,
         layout,
     } = session;
@@ -62,6 +64,7 @@ pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined
     count(&instance.counters.connected);
     Ok(Joined {
         commands,
+        claiming,
         nodes,
         layout,
         beaten,
@@ -71,6 +74,8 @@ pub(crate) async fn join(instance: &Instance, session: Session) -> Result<Joined
 /// Keeps an instance in the cluster until it has lost its place. `joined` is `None` where Redis is away already.
 pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
     let mut pause = FIRST;
+    // Why it was not possible to join again, as it was said last.
+    let mut said = String::new();
     loop {
         let ended = match joined.take() {
             Some(joined) => {
@@ -87,15 +92,22 @@ pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
                 match again(&instance).await {
                     Ok(again) => {
                         tracing::info!(instance = %instance.id, "Redis is back");
+                        said.clear();
                         instance.inbox.notice(Notice::Back);
                         joined = Some(again);
                         continue;
                     }
                     Err(ended) => {
                         count(&instance.counters.failed);
-                        tracing::debug!(instance = %instance.id, ?ended, "Redis cannot be reached");
                         match ended {
-                            Ended::Away(_) => continue,
+                            Ended::Away(error) => {
+                                let why = error.to_string();
+                                if why != said {
+                                    tracing::warn!(instance = %instance.id, %error, "joining failed; it is tried until it works");
+                                    said = why;
+                                }
+                                continue;
+                            }
                             lost => lost,
                         }
                     }
@@ -114,12 +126,22 @@ pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
 }
 
 async fn again(instance: &Instance) -> Result<Joined, Ended> {
-    let session = instance
-        .servers
-        .connect(&instance.config)
-        .await
-        .map_err(Ended::Away)?;
-    join(instance, session).await
+    let session = instance.servers.connect(&instance.config).await;
+    let mut session = session.map_err(Ended::Away)?;
+    let is_new = instance.standing.lock().epoch.is_empty();
+    match servers::check(&mut session.commands).await {
+        Ok(()) => {}
+        Err(error @ ClusterError::Refused(_)) if !is_new => {
+            // Staying away would be worse than what may happen.
+            tracing::error!(instance = %instance.id, %error, "this server is no good, and is worked with since it is that of the others");
+        }
+        Err(error) => return Err(Ended::Away(error)),
+    }
+    match join(instance, session).await {
+        // Its number is that of this machine's clock. It joins anew, with one that Redis draws.
+        Err(Ended::Superseded) if is_new => Err(Ended::Expelled),
+        joined => joined,
+    }
 }
 
 /// Asks where everything is, as often as heartbeats go, until something is elsewhere: a former master that is cut off
@@ -141,6 +163,7 @@ async fn overtaken(instance: &Instance, layout: &Layout) {
 async fn serve(instance: &Instance, joined: Joined) -> Ended {
     let Joined {
         commands,
+        claiming,
         nodes,
         layout,
         beaten,
@@ -153,7 +176,9 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
         probing.push(async move { carrier::probe(&heard, &connection, instance).await });
     }
     let (shared, used) = Commands::new(commands.clone());
+    let (claims, claimed) = Commands::new(claiming.unwrap_or_else(|| commands.clone()));
     *instance.commands.lock() = Some(shared);
+    *instance.claims.lock() = Some(claims);
     instance.standing.lock().since = Some(Instant::now());
     let away = |what: &str| Ended::Away(ClusterError::Unreachable(what.to_owned()));
     let ended = tokio::select! {
@@ -172,8 +197,10 @@ async fn serve(instance: &Instance, joined: Joined) -> Ended {
         },
         () = overtaken(instance, &layout) => away("another server has taken over"),
         () = used.broken() => away("a command was not answered"),
+        () = claimed.broken() => away("a lease was not answered"),
     };
     *instance.commands.lock() = None;
+    *instance.claims.lock() = None;
     instance.standing.lock().since = None;
     ended
 }

@@ -12,11 +12,16 @@ use std::{
     time::Duration,
 };
 
-use gobroke_core::{Broke, Logic};
+use gobroke_core::{Broke, ClientId, Logic, Message};
 use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep};
 
-use self::support::{Redis, Server, until};
+use self::support::{
+    Redis, Server,
+    load::{start, stats},
+    until,
+    way::port,
+};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -150,4 +155,38 @@ async fn a_lease_that_too_few_replicas_confirm_does_not_count() {
     sleep(LEASE).await;
     assert_eq!(noted.reigns.load(SeqCst), 0);
     one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_a_replica_confirms_counts_and_waiting_for_it_holds_up_no_look_ups() {
+    // Ten times as long as a lease is waited for: longer than what a look-up has.
+    let lease = Duration::from_secs(6);
+    let port = port().to_string();
+    let master = Server::start(&["--port", &port]).await;
+    let replica = Server::start(&[]).await;
+    replica.cli(&["REPLICAOF", "127.0.0.1", &port]).await;
+    let over = || RedisCluster::new(master.url()).lease(lease);
+    let noted = Arc::<Noted>::default();
+    let one = instance("one", over().replicas(1), &noted).await;
+    let two = start("two", over()).await;
+    until("it runs", async || noted.running.load(SeqCst) == 1).await;
+
+    replica.freeze(true);
+    let asked = 2 * lease.as_millis() as u64 / 5 / 50;
+    for _ in 0..asked {
+        one.send(Message::new("x").to_client(ClientId::new()))
+            .unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    let looked_up = async || stats(&one).unknown + stats(&one).dropped == asked;
+    until("all are looked up", looked_up).await;
+    assert_eq!(stats(&one).dropped, 0);
+    until("it has stopped, since no replica confirms", async || {
+        noted.running.load(SeqCst) == 0
+    })
+    .await;
+    replica.freeze(false);
+    until("it runs again", async || noted.running.load(SeqCst) == 1).await;
+    one.stop().await;
+    two.0.stop().await;
 }

@@ -15,7 +15,7 @@ pub use self::faults::Faults;
 use self::{faults::Carrier, world::World};
 use super::{
     Changes, Claim, Cluster, ClusterError, Cursor, Full, Inbox, Incarnation, InstanceId, Leaving,
-    Membership, Page, Record, Registered, To,
+    Membership, Page, Record, Registered, To, Whereabouts,
 };
 use crate::{ClientId, ClientInfo, Name};
 
@@ -186,10 +186,11 @@ impl Membership for Place {
         self.shared.world.lock().replace(&self.id, record)
     }
 
-    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Option<InstanceId>>, ClusterError> {
+    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Whereabouts>, ClusterError> {
         let world = self.shared.world.lock();
         world.reachable(&self.id)?;
-        Ok(clients.iter().map(|client| world.locate(*client)).collect())
+        let located = clients.iter().map(|client| world.locate(*client));
+        Ok(located.map(Whereabouts::from).collect())
     }
 
     async fn group_instances(&self, groups: &[Name]) -> Result<Vec<Vec<InstanceId>>, ClusterError> {

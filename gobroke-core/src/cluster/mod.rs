@@ -75,7 +75,7 @@ impl<C: Cluster + ?Sized> Cluster for Arc<C> {
 /// # Directory
 /// The other methods. A client's record is written by the instance that it is connected to and by no other; the
 /// directory refuses or ignores what a former incarnation, or a registration that is no longer the newest, writes.
-/// A call may wait for the network, but never for another instance, and fails within seconds.
+/// A call may wait for the network, but never for another instance, and fails within seconds where nothing answers.
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
     /// The incarnation that it joined in.
@@ -91,7 +91,8 @@ pub trait Membership: Send + Sync + 'static {
     /// Waits until `publish` takes a frame again. Cancel-safe.
     async fn room(&self);
 
-    /// Writes what changed here, all of it or nothing. Core has one call under way at a time.
+    /// Writes what changed here, all of it or nothing. Core has one call under way at a time. It may take as long as
+    /// there is progress, and fails within seconds where there is none.
     ///
     /// The answer has one [`Registered`] for each of [`Changes::came`], in that order.
     ///
@@ -100,17 +101,17 @@ pub trait Membership: Send + Sync + 'static {
     /// [`replace`](Membership::replace), as soon as the directory is back.
     async fn write(&self, changes: &Changes) -> Result<Vec<Registered>, ClusterError>;
 
-    /// Replaces everything that the directory has of this instance, answering as `write` does.
+    /// Replaces everything that the directory has of this instance, answering as `write` does, and taking as long.
     ///
     /// # Errors
     /// Why it was not written, or why that is not known. Core tries again.
     async fn replace(&self, record: &Record) -> Result<Vec<Registered>, ClusterError>;
 
-    /// Where these clients are, in the order asked; `None` for those that are nowhere.
+    /// Where these clients are, in the order asked.
     ///
     /// # Errors
     /// Why the directory does not answer.
-    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Option<InstanceId>>, ClusterError>;
+    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Whereabouts>, ClusterError>;
 
     /// Which instances have members of these groups, in the order asked.
     ///
@@ -234,6 +235,24 @@ pub struct Changed {
     pub joined: Vec<Name>,
     /// When its last message came, in milliseconds since 1970.
     pub last_message: Option<u64>,
+}
+
+/// Where a client is, as the directory knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// On this instance.
+    At(InstanceId),
+    /// On none.
+    Nowhere,
+    /// Not known yet: the directory does not have everything again that it lost. Core asks again, for as long as what
+    /// waits for it may wait.
+    Unknown,
+}
+
+impl From<Option<InstanceId>> for Whereabouts {
+    fn from(at: Option<InstanceId>) -> Self {
+        at.map_or(Self::Nowhere, Self::At)
+    }
 }
 
 /// What became of a client that came.

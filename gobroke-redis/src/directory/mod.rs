@@ -14,7 +14,7 @@ use gobroke_core::{
     ClientId, ClientInfo, Name, async_trait,
     cluster::{
         Changes, Claim, ClusterError, Cursor, Full, Incarnation, InstanceId, Membership, Page,
-        Record, Registered, To,
+        Record, Registered, To, Whereabouts,
     },
 };
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ impl Membership for Place {
         write::replace(&self.instance, record).await
     }
 
-    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Option<InstanceId>>, ClusterError> {
+    async fn locate(&self, clients: &[ClientId]) -> Result<Vec<Whereabouts>, ClusterError> {
         read::locate(&self.instance, clients).await
     }
 
@@ -113,6 +113,7 @@ impl Membership for Place {
             &keys.left,
             &keys.unswept,
             &keys.versions,
+            &keys.rewriting,
         ] {
             invocation.key(key);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use gobroke_core::{
     ClientId, ClientInfo, Name,
-    cluster::{ClusterError, InstanceId},
+    cluster::{ClusterError, InstanceId, Whereabouts},
 };
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::{
 pub(super) async fn locate(
     instance: &Instance,
     clients: &[ClientId],
-) -> Result<Vec<Option<InstanceId>>, ClusterError> {
+) -> Result<Vec<Whereabouts>, ClusterError> {
     let mut commands = instance.commands()?;
     let mut pipe = redis::pipe();
     let command = pipe.cmd("HMGET").arg(&instance.keys.places);
@@ -34,19 +34,19 @@ pub(super) async fn locate(
         .map_err(|error| instance.failed("HMGET", &error))?;
     let whole = instance.is_whole(epoch.as_deref());
     let (roster, now) = (instance.roster.lock(), Instant::now());
-    let located: Vec<_> = places
+    // Who is in no place may be on an instance that has not written everything again yet.
+    let nowhere = match whole && !roster.is_awaiting(now) {
+        true => Whereabouts::Nowhere,
+        false => Whereabouts::Unknown,
+    };
+    let at = |place: Option<String>| {
+        let (_, at) = place.as_deref()?.split_once(' ')?;
+        parse_instance(at).filter(|at| *at == instance.id || roster.believes(at, now))
+    };
+    let located = places
         .into_iter()
-        .map(|place| {
-            let (_, at) = place.as_deref()?.split_once(' ')?;
-            parse_instance(at).filter(|at| *at == instance.id || roster.believes(at, now))
-        })
-        .collect();
-    if located.iter().any(Option::is_none) && (!whole || roster.is_awaiting(now)) {
-        return Err(ClusterError::Unreachable(
-            "instances have not come back yet".to_owned(),
-        ));
-    }
-    Ok(located)
+        .map(|place| at(place).map_or(nowhere.clone(), Whereabouts::At));
+    Ok(located.collect())
 }
 
 /// Which instances have members of these groups.

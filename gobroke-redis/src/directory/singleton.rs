@@ -16,7 +16,8 @@ pub(super) async fn claim(
     held: Option<u64>,
     take: bool,
 ) -> Result<Claim, ClusterError> {
-    let mut commands = instance.commands()?;
+    let _turn = instance.claiming.lock().await;
+    let mut commands = instance.claims()?;
     let lease = instance.config.lease;
     let (epoch, steady, over) = {
         let standing = instance.standing.lock();
@@ -53,7 +54,7 @@ async fn confirmed(instance: &Instance, commands: &mut Commands) -> Result<(), C
     if config.replicas == 0 {
         return Ok(());
     }
-    // Heartbeats wait behind it.
+    // Claims of other modules wait behind it.
     let patience = (config.lease / 10).min(config.response_timeout / 2);
     let have: usize = redis::cmd("WAIT")
         .arg(config.replicas)

@@ -26,6 +26,16 @@ struct Batch<'a> {
     gained: &'a [Name],
 }
 
+/// The place of a batch among others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It follows whatever there is.
+    First,
+    Behind,
+    /// With it, everything is written that the instance has.
+    Last,
+}
+
 /// Writes what changed. Many changes take several scripts, none of which holds up Redis for long; where one of them
 /// fails, core writes everything again.
 pub(super) async fn changes(
@@ -40,7 +50,9 @@ pub(super) async fn changes(
         lost: &changes.groups_lost,
         gained: &changes.groups_gained,
     };
-    write_all(instance, all.split(), &mut answers).await?;
+    for batch in all.split() {
+        answers.extend(write(instance, batch, Place::Behind).await?);
+    }
     Ok(answers)
 }
 
@@ -50,7 +62,7 @@ pub(super) async fn replace(
     all: &Record,
 ) -> Result<Vec<Registered>, ClusterError> {
     // The first batch follows whatever there is.
-    let mut answers = write(instance, Batch::default(), true).await?;
+    let mut answers = write(instance, Batch::default(), Place::First).await?;
     let (strangers, lost) = surplus(instance, all).await?;
     let rest = Batch {
         went: &strangers,
@@ -59,21 +71,16 @@ pub(super) async fn replace(
         gained: &all.groups,
         ..Batch::default()
     };
-    write_all(instance, rest.split(), &mut answers).await?;
+    let mut batches = rest.split().into_iter().peekable();
+    while let Some(batch) = batches.next() {
+        let place = match batches.peek() {
+            Some(_) => Place::Behind,
+            None => Place::Last,
+        };
+        answers.extend(write(instance, batch, place).await?);
+    }
     instance.standing.lock().told = false;
     Ok(answers)
-}
-
-/// Writes one after the other, each of which names the one before.
-async fn write_all(
-    instance: &Instance,
-    batches: Vec<Batch<'_>>,
-    answers: &mut Vec<Registered>,
-) -> Result<(), ClusterError> {
-    for batch in batches {
-        answers.extend(write(instance, batch, false).await?);
-    }
-    Ok(())
 }
 
 /// What the directory has of this instance and should not: clients with their registrations, and groups.
@@ -160,16 +167,15 @@ fn client_id(field: &[u8]) -> Option<ClientId> {
 async fn write(
     instance: &Instance,
     batch: Batch<'_>,
-    first: bool,
+    place: Place,
 ) -> Result<Vec<Registered>, ClusterError> {
     let mut commands = instance.commands()?;
     let (epoch, number, before) = {
         let mut standing = instance.standing.lock();
         standing.issued += 1;
-        let before = if first {
-            String::new()
-        } else {
-            (standing.issued - 1).to_string()
+        let before = match place {
+            Place::First => String::new(),
+            Place::Behind | Place::Last => (standing.issued - 1).to_string(),
         };
         (standing.epoch.clone(), standing.issued, before)
     };
@@ -181,7 +187,8 @@ async fn write(
         .key(&keys.instances)
         .key(&keys.batches)
         .key(&keys.places)
-        .key(keys.groups_of(&instance.written));
+        .key(keys.groups_of(&instance.written))
+        .key(&keys.rewriting);
     for part in 0..PARTS {
         invocation.key(keys.clients_of(&instance.written, part));
     }
@@ -193,7 +200,10 @@ async fn write(
         .arg(epoch)
         .arg(number)
         .arg(before)
-        .arg(format!("{nonce:x}"));
+        .arg(format!("{nonce:x}"))
+        .arg(u8::from(place == Place::Last))
+        .arg(&keys.notices)
+        .arg(keys.publish());
     batch.lay(&mut invocation);
     let (drawn, told): (u64, Vec<(usize, String)>) =
         invocation

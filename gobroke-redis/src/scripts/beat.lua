@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- A heartbeat: renews the lease, takes away those whose lease ended, and says what changed.
--- KEYS: state, instances, leases, batches, left, unswept, versions
+-- KEYS: state, instances, leases, batches, left, unswept, versions, rewriting
 -- ARGV: name, incarnation, epoch known, epoch if a new one is needed, lease in ms, list version known, notice channel,
 --   the highest version of envelopes that it knows, the command by which notices are published, the highest version of
---   the list that it has seen
-local state, instances, leases, batches, left, unswept, versions = unpack(KEYS)
-local name, incarnation, epoch, fresh, lease, version, channel, knows, publish, seen = unpack(ARGV)
+--   the list that it has seen, the last of its batches that was confirmed
+local state, instances, leases, batches, left, unswept, versions, rewriting = unpack(KEYS)
+local name, incarnation, epoch, fresh, lease, version, channel, knows, publish, seen, confirmed = unpack(ARGV)
 lease = tonumber(lease)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,6 +20,7 @@ local function remove(gone, inc, why)
     redis.call('HDEL', versions, gone)
     redis.call('ZREM', leases, gone)
     redis.call('HDEL', batches, id)
+    redis.call('HDEL', rewriting, id)
     redis.call('HSET', left, id, why .. now)
     redis.call('HSET', unswept, id, 0)
     changed = true
@@ -42,6 +43,7 @@ if older then
         redis.call('HDEL', versions, all[i])
         redis.call('ZREM', leases, all[i])
         redis.call('HDEL', batches, id)
+        redis.call('HDEL', rewriting, id)
     end
 end
 if older or not stored then
@@ -96,9 +98,15 @@ if changed then
     end
 end
 
+-- Who finds that what it wrote is lost is about to write everything again; until it has, others miss what it has.
+local id = name .. '#' .. incarnation
+local batch = tonumber(redis.call('HGET', batches, id)) or 0
+if batch < tonumber(confirmed) then redis.call('HSET', rewriting, id, 1) end
+local others = redis.call('HLEN', rewriting)
+if redis.call('HGET', rewriting, id) then others = others - 1 end
+
 local first = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
-local batch = tonumber(redis.call('HGET', batches, name .. '#' .. incarnation)) or 0
-local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}, {}}
+local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}, {}, others}
 local sweeps = redis.call('HGETALL', unswept)
 for i = 1, #sweeps, 2 do
     if tonumber(sweeps[i + 1]) <= now then table.insert(answer[6], sweeps[i]) end

@@ -3,23 +3,24 @@
 -- A client's place is "<registration> <instance>". Its record: the client, last message u64, since u64, endpoint,
 -- address, metadata, then its groups, each text behind its length as u32, big endian.
 --
--- KEYS: state, instances, batches, places, groups of the instance, its clients, part by part
+-- KEYS: state, instances, batches, places, groups of the instance, rewriting, its clients, part by part
 -- ARGV: prefix of the keys of groups, prefix of the keys of clients, name, incarnation, epoch, batch,
---   the batch before or '' for any, nonce, then counts of and: went (client, registration),
+--   the batch before or '' for any, nonce, 1 if this is the last of all that the instance has, notice channel, the
+--   command by which notices are published, then counts of and: went (client, registration),
 --   came (client, registration or '', record), changed (client, registration, last message or '', 0 or 1, metadata,
 --   count of and groups left, count of and groups joined), groups lost, groups gained
 -- Gives back the number before the first that was drawn: in their order, those that came without a registration have
 -- those behind it, with the nonce. Then, for who came and this is not all there is to say, its place from 0 and
 -- "b<instance before>" or "e<newer registration>".
-local state, instances, batches, places, groups = unpack(KEYS)
-local parts = {unpack(KEYS, 6)}
+local state, instances, batches, places, groups, rewriting = unpack(KEYS)
+local parts = {unpack(KEYS, 7)}
 local at = 0
 local function take()
     at = at + 1
     return ARGV[at]
 end
-local group_prefix, client_prefix, name, incarnation, epoch, batch, before, nonce =
-    take(), take(), take(), take(), take(), take(), take(), take()
+local group_prefix, client_prefix, name, incarnation, epoch, batch, before, nonce, last, channel, publish =
+    take(), take(), take(), take(), take(), take(), take(), take(), take(), take(), take()
 local id = name .. '#' .. incarnation
 
 if redis.call('HGET', state, 'epoch') ~= epoch then return redis.error_reply('OUTOFSTEP the epoch is another') end
@@ -177,6 +178,9 @@ for _ = 1, take() do
     local group = take()
     redis.call('SADD', groups, group)
     redis.call('SADD', group_prefix .. group, id)
+end
+if last == '1' and redis.call('HDEL', rewriting, id) == 1 and redis.call('HLEN', rewriting) == 0 then
+    redis.call(publish, channel, redis.call('HINCRBY', state, 'list', 1))
 end
 -- At last, so that no other follows one that broke off.
 redis.call('HSET', batches, id, batch)

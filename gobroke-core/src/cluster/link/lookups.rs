@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Shared, pending::Key};
-use crate::{ClientId, Name};
+use crate::{
+    ClientId, Name,
+    cluster::{ClusterError, Whereabouts},
+};
 
 /// How many keys one question has.
 const BATCH: usize = 1024;
@@ -72,23 +75,31 @@ async fn ask(shared: &Shared, question: Question) -> bool {
             true => Vec::new(),
             false => carrier.group_instances(&groups).await?,
         };
-        Ok::<_, crate::cluster::ClusterError>((located, instances))
+        if (located.len(), instances.len()) != (clients.len(), groups.len()) {
+            let text = "a look-up was not answered for each that was asked for";
+            return Err(ClusterError::Refused(text.to_owned()));
+        }
+        Ok((located, instances))
     };
     let answers = timeout(PATIENCE, answers).await;
     let mut outgoing = shared.lock();
     let now = Instant::now();
     let answered = match answers {
         Ok(Ok((located, instances))) => {
-            // An answer that is too short leaves the rest unanswered.
-            let mut located = located.into_iter();
-            let mut instances = instances.into_iter();
-            for client in clients {
-                outgoing.located(client, located.next().flatten().as_ref(), now);
+            let mut unknown = Vec::new();
+            for (client, at) in clients.into_iter().zip(located) {
+                match at {
+                    Whereabouts::At(instance) => outgoing.located(client, Some(&instance), now),
+                    Whereabouts::Nowhere => outgoing.located(client, None, now),
+                    Whereabouts::Unknown => unknown.push(Key::Client(client)),
+                }
             }
-            for group in groups {
-                outgoing.group_located(&group, instances.next().unwrap_or_default(), era, now);
+            for (group, instances) in groups.into_iter().zip(instances) {
+                outgoing.group_located(&group, instances, era, now);
             }
-            true
+            let answered = unknown.is_empty();
+            outgoing.unanswered(unknown);
+            answered
         }
         failed => {
             tracing::debug!(?failed, "the directory does not answer");

@@ -149,10 +149,17 @@ impl Outgoing {
 
     /// Counts what waits still: it is not sent any more.
     pub(super) fn give_up(&mut self) {
-        let parts = self.queue.drain(..).flat_map(|parcel| parcel.parts);
-        let queued = parts.filter(|(_, content)| content.is_cargo()).count();
-        let held: usize = self.held.drain().map(|(_, held)| held.pending.len()).sum();
-        self.counts.dropped += (queued + held) as u64;
+        let queued = self.queue.iter().map(|parcel| self.owed(&parcel.parts));
+        let held = self.held.values().flat_map(|held| &held.pending);
+        let held = held.map(|pending| match &pending.job {
+            Job::Ready(parts) => self.owed(parts),
+            Job::Resolving(resolving) => {
+                (resolving.instances(self.lines.me()) + pending.missing) as u64
+            }
+        });
+        self.counts.dropped += queued.chain(held).sum::<u64>();
+        self.queue.clear();
+        self.held.clear();
         self.counts.earlier.in_doubt += self.lines.unsettled();
     }
 
@@ -248,6 +255,12 @@ impl Outgoing {
         if self.is_stalled() || self.carrier.publish(&to, frame.clone()).is_err() {
             self.stalled.push_back((to, frame));
         }
+    }
+
+    /// How many messages they are, counted once for each instance.
+    fn owed(&self, parts: &Parts) -> u64 {
+        let cargo = parts.iter().filter(|(_, content)| content.is_cargo());
+        cargo.map(|(to, _)| u64::from(self.reach(to))).sum()
     }
 
     /// How many instances it reaches.

@@ -48,6 +48,10 @@ impl Permit<'_> {
                 if outgoing.instances.is_empty() {
                     return None;
                 }
+                let Some(share) = share else {
+                    outgoing.counts.dropped += u64::from(outgoing.reach(&To::All));
+                    return None;
+                };
                 let sender = outgoing.sender(message.source(), logic);
                 Some(outgoing.send(&sender, to_all(message), share, now))
             });
@@ -68,7 +72,13 @@ impl Permit<'_> {
         };
         let parts = std::iter::once((To::Instance(to.clone()), Content::Cargo(cargo))).collect();
         let source = message.source();
-        self.commit(|outgoing, share, now| Some(outgoing.send(source, parts, share, now)));
+        self.commit(|outgoing, share, now| {
+            let Some(share) = share else {
+                outgoing.counts.dropped += 1;
+                return None;
+            };
+            Some(outgoing.send(source, parts, share, now))
+        });
     }
 
     pub(super) fn resolve(
@@ -78,23 +88,24 @@ impl Permit<'_> {
         logic: Option<&Name>,
     ) -> Handed {
         self.commit(|outgoing, share, now| {
+            let Some(share) = share else {
+                outgoing.drop_unsent(resolving, keys);
+                return None;
+            };
             let sender = outgoing.sender(resolving.load.source(), logic);
             Some(outgoing.resolve(&sender, resolving, keys, share, now))
         })
     }
 
-    /// Uses the share: `send` takes it over, or says with `None` that there is nothing to be sent.
+    /// Uses the share: `send` takes it over, or says with `None` that nothing is sent; where there is none, it counts
+    /// what it drops.
     fn commit(
         mut self,
-        send: impl FnOnce(&mut Outgoing, Share, Instant) -> Option<Handed>,
+        send: impl FnOnce(&mut Outgoing, Option<Share>, Instant) -> Option<Handed>,
     ) -> Handed {
         let now = Instant::now();
         let mut outgoing = self.shared.lock();
-        let Some(share) = self.share else {
-            outgoing.counts.dropped += 1;
-            return Handed::default();
-        };
-        let Some(handed) = send(&mut outgoing, share, now) else {
+        let Some(handed) = send(&mut outgoing, self.share, now) else {
             return Handed::default();
         };
         self.share = None;

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use super::{
@@ -25,8 +25,6 @@ use crate::{
 
 /// How often last-message times are written.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits after a write that failed.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -129,8 +127,8 @@ impl Shared {
         let (clients, epochs, note, answer) = match next {
             Next::Nothing => return false,
             Next::Changes(changes, epochs) => {
-                let answer = timeout(PATIENCE, carrier.write(&changes)).await;
-                if let Ok(Ok(_)) = answer {
+                let answer = carrier.write(&changes).await;
+                if answer.is_ok() {
                     registrar.ledger.lock().groups_written(&changes);
                 }
                 let gained = changes.groups_gained;
@@ -140,12 +138,12 @@ impl Shared {
             Next::Whole => {
                 let (clients, groups) = (local.snapshot(), local.groups());
                 let (record, epochs) = registrar.ledger.lock().whole(clients, groups);
-                let answer = timeout(PATIENCE, carrier.replace(&record)).await;
+                let answer = carrier.replace(&record).await;
                 (ids(&record.clients), epochs, Some(Content::Forget), answer)
             }
         };
         match answer {
-            Ok(Ok(answer)) if answer.len() == clients.len() => {
+            Ok(answer) if answer.len() == clients.len() => {
                 let registered = clients.into_iter().zip(epochs).zip(answer);
                 self.written(local, registered, note);
                 true

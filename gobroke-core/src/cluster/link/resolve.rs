@@ -71,6 +71,21 @@ impl Outgoing {
         handed
     }
 
+    /// Counts what is not sent, for want of room: once for each instance that is known, and for each target that would
+    /// have to be looked up.
+    pub(super) fn drop_unsent(
+        &mut self,
+        mut resolving: Resolving,
+        keys: impl IntoIterator<Item = Key>,
+    ) {
+        let missing = keys
+            .into_iter()
+            .filter(|key| !self.find(&mut resolving, key));
+        let missing = missing.count();
+        self.counts.dropped += (resolving.instances(self.lines.me()) + missing) as u64;
+        self.counts.unknown += resolving.unknown;
+    }
+
     /// Finds a key in what is remembered. Says whether it is there.
     fn find(&mut self, resolving: &mut Resolving, key: &Key) -> bool {
         match key {

@@ -30,7 +30,8 @@ pub struct ClusterStats {
     /// Sent by other instances and given up here: not repaired within the bounds.
     pub lost: u64,
     /// Dropped here before it was sent: the queue was full while the cluster was away, a look-up took too long, or
-    /// the instance that it was for has left.
+    /// the instance that it was for has left. Where it was not known yet on which instances they are, once for each
+    /// target.
     pub dropped: u64,
     /// Sent to instances that left before they acknowledged it.
     pub in_doubt: u64,

@@ -1,0 +1,176 @@
+//! Who joins late, and what is missing while instances write again what was lost.
+
+#![allow(clippy::unwrap_used, reason = "a test's set-up may fail")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use gobroke_core::{Broke, ClientId, Message, cluster::Cursor};
+use gobroke_redis::RedisCluster;
+use redis::Value;
+use tokio::sync::mpsc;
+
+use self::support::{
+    Redis, Server,
+    load::{start, stats},
+    until,
+};
+
+/// Heartbeats come each fifth of it.
+const LEASE: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_started_without_redis_does_not_join_one_that_could_take_its_keys() {
+    let mut server = Server::start(&["--maxmemory-policy", "allkeys-lru"]).await;
+    server.kill();
+    let cluster = RedisCluster::new(server.url()).optional();
+    let one = start("one", cluster.clone()).await;
+    server.run().await;
+    let failed = cluster.stats().failed;
+    until("it was refused", async || {
+        cluster.stats().failed > failed + 3
+    })
+    .await;
+    assert!(!one.0.is_ready());
+    let instances = server.cli(&["HLEN", "{gobroke}:instances"]).await;
+    assert_eq!(instances, Value::Int(0));
+
+    let allow = |policy| ["CONFIG", "SET", "maxmemory-policy", policy];
+    server.cli(&allow("volatile-lru")).await;
+    until("it has joined", async || one.0.is_ready()).await;
+
+    // Whoever is in stays in: the others are there, too.
+    server.cli(&allow("allkeys-lru")).await;
+    let connected = cluster.stats().connected;
+    server
+        .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+        .await;
+    until("it is back", async || {
+        cluster.stats().connected > connected && one.0.is_ready()
+    })
+    .await;
+    one.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_started_without_redis_joins_whatever_the_time_is_on_its_machine() {
+    let redis = Redis::start().await;
+    // As by a clock that is far ahead; below 2^53, from where on scripts do not count exactly.
+    redis
+        .server
+        .cli(&["HSET", "{gobroke}:state", "drawn", "9000000000000000"])
+        .await;
+    let former = start("one", redis.through("former").await).await;
+    redis.cut("former", true);
+    let cluster = redis.through("one").await.optional();
+    redis.cut("one", true);
+    let one = start("one", cluster).await;
+    assert!(!one.0.is_ready());
+    redis.cut("one", false);
+    until("it has joined", async || one.0.is_ready()).await;
+    redis.cut("former", false);
+    until("the former one is told", async || {
+        former.1.connect().await.is_err()
+    })
+    .await;
+    assert!(one.0.is_ready());
+    one.0.stop().await;
+    former.0.stop().await;
+}
+
+/// Whether a listing of all clients says that it is not all.
+async fn is_partial(broke: &Broke) -> bool {
+    let mut cursor = Some(Cursor::default());
+    while let Some(from) = cursor {
+        let page = broke.clients_page(&from, 1_000).await;
+        if page.partial {
+            return true;
+        }
+        cursor = page.next;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_somebody_writes_again_what_was_lost_nobody_is_taken_for_gone() {
+    let server = Server::start(&[]).await;
+    let over = || RedisCluster::new(server.url()).lease(LEASE);
+    let one = start("one", over()).await;
+    let two = start("two", over()).await;
+    until("they know each other", async || {
+        !one.0.instances().is_empty()
+    })
+    .await;
+    let to_somebody = || {
+        let message = Message::new("x").to_client(ClientId::new());
+        one.0.send(message).unwrap();
+    };
+    server
+        .cli(&["HSET", "{gobroke}:rewriting", "three#1.0", "1"])
+        .await;
+    until("a listing is not all", async || is_partial(&one.0).await).await;
+    to_somebody();
+    until("it is not known where it is", async || {
+        stats(&one.0).dropped == 1
+    })
+    .await;
+    assert_eq!(stats(&one.0).unknown, 0);
+
+    server
+        .cli(&["HDEL", "{gobroke}:rewriting", "three#1.0"])
+        .await;
+    until("a listing is all", async || !is_partial(&one.0).await).await;
+    to_somebody();
+    until("it is nowhere", async || stats(&one.0).unknown == 1).await;
+    one.0.stop().await;
+    two.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_lost_what_it_wrote_says_so_until_it_is_written_again() {
+    let server = Server::start(&[]).await;
+    let over = || RedisCluster::new(server.url()).lease(LEASE);
+    let one = start("one", over()).await;
+    let two = start("two", over()).await;
+    let mut clients = Vec::new();
+    for _ in 0..1_000 {
+        clients.push(two.1.connect().await.unwrap());
+    }
+    let known = async || one.0.client_count().await == clients.len();
+    until("all are known", known).await;
+
+    let monitor = redis::Client::open(server.url()).unwrap();
+    let mut seen = monitor
+        .get_async_monitor()
+        .await
+        .unwrap()
+        .into_on_message::<String>();
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(async move {
+        while let Some(line) = seen.next().await {
+            if line.contains("{gobroke}:rewriting") && said.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    server.cli(&["FLUSHALL"]).await;
+    until("all are known again", known).await;
+    until("nothing is missing", async || !is_partial(&one.0).await).await;
+    let left = server.cli(&["HLEN", "{gobroke}:rewriting"]).await;
+    assert_eq!(left, Value::Int(0));
+    let mut lines = Vec::new();
+    while let Ok(line) = heard.try_recv() {
+        lines.push(line);
+    }
+    let at = |word: &str| {
+        let of_two = |line: &&String| line.contains(word) && line.contains("two#");
+        lines.iter().position(|line| of_two(&line))
+    };
+    let (begun, done) = (at("HSET").unwrap(), at("HDEL").unwrap());
+    assert!(begun < done, "{lines:?}");
+    watching.abort();
+    one.0.stop().await;
+    two.0.stop().await;
+}
