@@ -13,9 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Claim, Lane, Phase, SLICE, passing::Passing};
 use crate::sync::{Instant, sleep_until};
 
-/// After so many slices the thread looks for what came in: every half millisecond.
-const SLICES_PER_LOOK: u32 = 2;
-
 impl Lane {
     /// The lane's task: passes what turns leave to it, and rests where the load calls for it.
     pub(crate) async fn run(self: Arc<Self>, stopped: CancellationToken) {
@@ -27,17 +24,10 @@ impl Lane {
             if !self.take_over() {
                 continue;
             }
-            let mut slices = 0u32;
             loop {
-                let done = self.slice_caught();
-                slices = slices.wrapping_add(1);
-                if !done {
+                if !self.slice_caught() {
                     self.write_ahead_caught();
-                    if slices.is_multiple_of(SLICES_PER_LOOK) {
-                        look_at_sockets().await;
-                    } else {
-                        Yield::default().await;
-                    }
+                    look_at_sockets().await;
                     continue;
                 }
                 let rest = self.passing().demand.rest(self.context.coalesce);
