@@ -12,8 +12,9 @@ const PROBE: u8 = 2;
 const SEALED: u8 = 3;
 /// What stands before the code or the frames.
 const HEAD: usize = 2;
-/// How long a number is.
+/// How long a number is, and the length of an origin.
 const NUMBER: usize = 8;
+const LENGTH: usize = 2;
 /// What a frame takes beside its bytes.
 pub(super) const EACH: usize = 4;
 
@@ -54,9 +55,10 @@ pub(super) enum PacketError {
     Forged,
 }
 
-/// Begins a packet of frames.
+/// Begins a packet of frames, with room for so many bytes of them.
 pub(super) fn begin(capacity: usize, sealing: Option<&Sealing>) -> Vec<u8> {
-    let mut packet = Vec::with_capacity(HEAD + capacity);
+    let sealed = sealing.map_or(0, |sealing| CODE + NUMBER + LENGTH + sealing.origin.len());
+    let mut packet = Vec::with_capacity(HEAD + sealed + capacity);
     match sealing {
         None => packet.extend_from_slice(&[VERSION, FRAMES]),
         Some(sealing) => {
