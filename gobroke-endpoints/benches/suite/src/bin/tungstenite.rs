@@ -1,4 +1,5 @@
-//! tokio-tungstenite, as its server example does it: a channel for each client, in a map under a mutex.
+//! tokio-tungstenite, as its examples do it: a channel for each client, in a map under a mutex; an echo forwards what it
+//! reads, and flushes when nothing more is there.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use futures_channel::mpsc::{UnboundedSender, unbounded};
-use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
+use futures_util::{StreamExt, TryStreamExt, future};
 use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -72,13 +73,12 @@ async fn serve(
     let Ok(socket) = accept_hdr_async(stream, note).await else {
         return;
     };
-    let (mut outgoing, mut incoming) = socket.split();
+    let (outgoing, incoming) = socket.split();
     if server.mode == Mode::Echo {
-        while let Some(Ok(message)) = incoming.next().await {
-            if message.is_binary() && outgoing.send(message).await.is_err() {
-                return;
-            }
-        }
+        let messages =
+            incoming.try_filter(|message| future::ready(message.is_text() || message.is_binary()));
+        // It fails where the client is gone.
+        let _ = messages.forward(outgoing).await;
         return;
     }
     if server.mode != Mode::Rooms {
