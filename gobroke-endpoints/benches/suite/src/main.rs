@@ -209,6 +209,7 @@ fn run(options: &Options) -> std::io::Result<()> {
         let contenders: Vec<_> = contenders
             .iter()
             .filter(|contender| options.takes(contender))
+            .filter(|contender| takes_part(contender, &scenario.kind))
             .collect();
         eprintln!("[{}/{}] {}", number + 1, scenarios.len(), scenario.name);
         let (contenders, missing): (Vec<&Contender>, Vec<&Contender>) = contenders
@@ -237,6 +238,11 @@ fn run(options: &Options) -> std::io::Result<()> {
     let written = report.write(&options.out)?;
     eprintln!("written: {}", written.display());
     Ok(())
+}
+
+/// In an echo nothing is forwarded: that contender would be the one beside it once more.
+fn takes_part(contender: &Contender, kind: &Kind) -> bool {
+    !kind.is_echo() || !matches!(contender.program, Program::Own("axum", "forwarded"))
 }
 
 fn profile(name: &str, out: &std::path::Path) -> std::io::Result<()> {

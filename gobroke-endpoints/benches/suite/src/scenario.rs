@@ -26,6 +26,16 @@ pub enum Kind {
     Tls(Load),
 }
 
+impl Kind {
+    /// Whether each gets back what it sends, and no more is done.
+    pub fn is_echo(&self) -> bool {
+        match self {
+            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) => load.mode == Mode::Echo,
+            Self::Idle(_) | Self::Churn | Self::Beside(_) => false,
+        }
+    }
+}
+
 impl Scenario {
     fn load(name: impl Into<String>, quick: bool, load: Load) -> Self {
         Self {
