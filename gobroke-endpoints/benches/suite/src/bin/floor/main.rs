@@ -8,10 +8,20 @@ mod frames;
 mod lane;
 mod member;
 
-use std::{cell::RefCell, io, sync::Arc};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 use gobroke_bench::{ACK, ANY, Mode, ready, room};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+};
 
 use crate::{
     lane::{Entry, Lane, To},
@@ -65,39 +75,46 @@ thread_local! {
 
 async fn serve(server: Arc<Server>, stream: TcpStream, index: usize) -> io::Result<()> {
     let path = frames::answer(&stream).await?;
-    let member = Arc::new(Member::new(stream, index, room(&path)));
+    let (incoming, outgoing) = stream.into_split();
+    let member = Arc::new(Member::new(outgoing, index, room(&path)));
     let lane = &server.lanes[index % server.lanes.len()];
     lane.admit(member.clone());
-    let ended = Box::pin(read_on(&server, &member)).await;
+    let ended = Box::pin(read_on(&server, &member, incoming)).await;
     lane.remove(&member);
     ended
 }
 
-async fn read_on(server: &Server, member: &Arc<Member>) -> io::Result<()> {
+/// Reads as GoBroke does: after a read that did not fill the buffer tokio knows that nothing is left, and the next one
+/// waits without asking the system.
+async fn read_on(
+    server: &Server,
+    member: &Arc<Member>,
+    mut incoming: OwnedReadHalf,
+) -> io::Result<()> {
     let mut begun = Vec::new();
-    loop {
-        member.stream.readable().await?;
-        let read = BUFFER.with_borrow_mut(|buffer| {
-            let length = match member.stream.try_read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+    let mut read_once =
+        |cx: &mut task::Context<'_>, buffer: &mut Vec<u8>| -> Poll<io::Result<()>> {
+            let mut buffer = ReadBuf::new(buffer);
+            task::ready!(Pin::new(&mut incoming).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled_mut();
+            if bytes.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
             if begun.is_empty() {
-                let at = server.take(member, &mut buffer[..length]);
-                begun.extend_from_slice(&buffer[at..length]);
+                let at = server.take(member, bytes);
+                begun.extend_from_slice(&bytes[at..]);
             } else {
-                begun.extend_from_slice(&buffer[..length]);
+                begun.extend_from_slice(bytes);
                 let at = server.take(member, &mut begun);
                 begun.drain(..at);
             }
             if begun.is_empty() {
                 begun = Vec::new();
             }
-            Ok(())
-        });
-        read?;
+            Poll::Ready(Ok(()))
+        };
+    loop {
+        poll_fn(|cx| BUFFER.with_borrow_mut(|buffer| read_once(cx, buffer))).await?;
     }
 }
 
