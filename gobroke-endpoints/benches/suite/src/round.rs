@@ -101,14 +101,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
     let milliseconds = |share: f64| seen.latency.value_at_quantile(share) as f64 / 1000.0;
     let fell_behind = match load.pace {
         Pace::Window(_) => false,
-        Pace::Rate(rate) => {
-            let receivers = if load.mode == Mode::Others {
-                load.connections - 1
-            } else {
-                load.connections
-            };
-            throughput < 0.95 * f64::from(rate) * receivers as f64
-        }
+        Pace::Rate(rate) => throughput < 0.95 * f64::from(rate) * load.deliveries() as f64,
     };
     Ok(Figures {
         cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),

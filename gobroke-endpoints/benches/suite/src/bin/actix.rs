@@ -76,7 +76,7 @@ async fn serve(server: Arc<Server>, mut session: Session, incoming: MessageStrea
     let room = if server.mode == Mode::Rooms { room } else { 0 };
     let chat = server.chat(room);
     chat.insert(me, session.clone()).await;
-    let left_out = (!matches!(server.mode, Mode::All | Mode::Rooms)).then_some(me);
+    let left_out = (!server.mode.includes_sender()).then_some(me);
     let mut incoming = incoming
         .max_frame_size(128 * 1024)
         .aggregate_continuations();
@@ -85,7 +85,7 @@ async fn serve(server: Arc<Server>, mut session: Session, incoming: MessageStrea
             continue;
         };
         chat.send(&bytes, left_out).await;
-        if server.mode == Mode::Ack {
+        if server.mode.acknowledges() {
             let answer = bytes.slice(..ACK.min(bytes.len()));
             if session.binary(answer).await.is_err() {
                 break;

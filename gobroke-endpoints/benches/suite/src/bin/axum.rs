@@ -107,8 +107,7 @@ async fn serve(socket: WebSocket, server: Arc<Server>, room: usize) {
     let (sink, mut incoming) = socket.split();
     let channel = server.rooms[room % server.rooms.len()].clone();
     let others = channel.subscribe();
-    let is_answered = mode == Mode::Ack;
-    let (own, answers) = is_answered.then(mpsc::unbounded_channel).unzip();
+    let (own, answers) = mode.acknowledges().then(mpsc::unbounded_channel).unzip();
     let sending = match (server.forwards, answers) {
         (true, answers) => tokio::spawn(forward(others, answers, sink, mode, me)),
         (false, Some(answers)) => tokio::spawn(send_both(others, answers, sink, mode, me)),
@@ -173,5 +172,5 @@ async fn forward(others: Others, answers: Option<Answers>, sink: Sink, mode: Mod
 }
 
 fn is_for(me: usize, from: usize, mode: Mode) -> bool {
-    matches!(mode, Mode::All | Mode::Rooms) || from != me
+    mode.includes_sender() || from != me
 }

@@ -94,7 +94,7 @@ async fn serve(
         let Message::Binary(bytes) = message else {
             return future::ok(());
         };
-        let with_sender = matches!(server.mode, Mode::All | Mode::Rooms);
+        let with_sender = server.mode.includes_sender();
         if let Some(peers) = peers().get(&place) {
             for (_, peer) in peers
                 .iter()
@@ -103,7 +103,7 @@ async fn serve(
                 let _ = peer.unbounded_send(Message::Binary(bytes.clone()));
             }
         }
-        if server.mode == Mode::Ack {
+        if server.mode.acknowledges() {
             let _ = sender.unbounded_send(Message::Binary(bytes.slice(..ACK.min(bytes.len()))));
         }
         future::ok(())

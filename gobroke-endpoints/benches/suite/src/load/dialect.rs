@@ -48,7 +48,7 @@ impl Dialect {
             }
             Self::Tcp => Ok(Vec::new()),
             Self::Nats => {
-                let echo = mode != Mode::Others;
+                let echo = mode.includes_sender();
                 let hello =
                     format!("CONNECT {{\"verbose\":false,\"echo\":{echo}}}\r\nSUB m 1\r\nPING\r\n");
                 stream.write_all(hello.as_bytes())?;

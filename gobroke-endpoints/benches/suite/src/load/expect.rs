@@ -42,16 +42,6 @@ impl Expect {
         }
     }
 
-    /// How many get a message.
-    fn receivers(&self) -> u32 {
-        (match self.load.mode {
-            Mode::All | Mode::Ack => self.load.connections,
-            Mode::Others => self.load.connections - 1,
-            Mode::Rooms | Mode::Beside => self.load.room,
-            Mode::Echo => 1,
-        }) as u32
-    }
-
     pub fn sent(&self, sender: usize) -> u32 {
         self.sent[sender]
     }
@@ -62,7 +52,7 @@ impl Expect {
 
     /// Draws the next number of a sender.
     pub fn send(&mut self, sender: usize) -> u32 {
-        self.expected += u64::from(self.receivers());
+        self.expected += self.load.deliveries() as u64;
         self.outstanding[sender] += 1;
         self.sent[sender] += 1;
         self.sent[sender]
@@ -84,7 +74,7 @@ impl Expect {
         }
         *last = header.number;
         self.delivered += 1;
-        let receivers = self.receivers();
+        let receivers = self.load.deliveries() as u32;
         if let Some(reached) = self.reached.get_mut(sender) {
             let slot = header.number as usize % reached.len();
             reached[slot] += 1;

@@ -30,6 +30,14 @@ pub struct Load {
     pub payload: usize,
 }
 
+impl Load {
+    /// How many deliveries a message makes, its acknowledgement among them.
+    pub fn deliveries(&self) -> usize {
+        let left_out = usize::from(!self.mode.includes_sender());
+        self.room - left_out + usize::from(self.mode.acknowledges())
+    }
+}
+
 /// When messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
@@ -185,7 +193,7 @@ impl Generator {
                 Mode::Echo => (0..self.connections.len())
                     .filter(|&index| !self.is_probed[index])
                     .collect(),
-                Mode::All | Mode::Ack => vec![0],
+                Mode::All | Mode::AllAck | Mode::OthersAck => vec![0],
             };
             for index in probers {
                 self.send(index, 0, 0)?;

@@ -126,13 +126,13 @@ impl Server {
             let payload = &input[at..][payload];
             at += end;
             let to = match self.mode {
-                Mode::All => To::All,
-                Mode::Others | Mode::Ack => To::Others(member.index),
+                Mode::All | Mode::AllAck => To::All,
+                Mode::Others | Mode::OthersAck => To::Others(member.index),
                 Mode::Rooms | Mode::Beside => To::Room(member.room),
                 Mode::Echo => To::One(member.index),
             };
             self.put(payload, to);
-            if self.mode == Mode::Ack {
+            if self.mode.acknowledges() {
                 self.put(&payload[..ACK.min(payload.len())], To::One(member.index));
             }
         }
