@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
+    ops::Add,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    load::expect::Account,
     round::Figures,
     server::{Contender, Role},
 };
@@ -148,9 +150,15 @@ fn spread(rounds: &[Figures], figure: impl Fn(&Figures) -> Option<f64>) -> Optio
     })
 }
 
+/// What went wrong in all rounds; none where it is not looked at.
+fn account(rounds: &[Figures]) -> Option<Account> {
+    let accounts = rounds.iter().filter_map(|figures| figures.account);
+    accounts.reduce(Add::add)
+}
+
 fn table(entries: &[Entry]) -> String {
     let mut table = String::from(
-        "| | CPU, µs | against the lane floor | k/s | p50, ms | p99, ms | p99.9, ms | messages a write | memory | lost, doubled, disordered |\n\
+        "| | CPU, µs | against the lane floor | k/s | p50, ms | p99, ms | p99.9, ms | messages a write | memory | lost, doubled, disordered, stray |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
     let floor = entries
@@ -203,10 +211,18 @@ fn table(entries: &[Entry]) -> String {
         } else {
             String::new()
         };
-        let sum = |figure: fn(&Figures) -> u64| rounds.iter().map(figure).sum::<u64>();
+        let account = account(rounds).map_or_else(
+            || "–".to_owned(),
+            |Account {
+                 lost,
+                 doubled,
+                 disordered,
+                 stray,
+             }| format!("{lost}, {doubled}, {disordered}, {stray}"),
+        );
         let _ = writeln!(
             table,
-            "| {bold}{}{bold}{behind} | {} | {against} | {} | {} | {} | {} | {} | {memory} | {}, {}, {} |",
+            "| {bold}{}{bold}{behind} | {} | {against} | {} | {} | {} | {} | {} | {memory} | {account} |",
             entry.contender,
             cell(2, &|figures| figures.cpu),
             cell(1, &|figures| Some(figures.throughput? / 1000.0)),
@@ -214,9 +230,6 @@ fn table(entries: &[Entry]) -> String {
             latency(1),
             latency(2),
             cell(1, &|figures| figures.together),
-            sum(|figures| figures.lost),
-            sum(|figures| figures.doubled),
-            sum(|figures| figures.disordered),
         );
     }
     table

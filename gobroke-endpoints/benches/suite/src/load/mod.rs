@@ -2,7 +2,7 @@
 
 pub mod connection;
 pub mod dialect;
-mod expect;
+pub mod expect;
 
 use std::{
     io,
@@ -14,7 +14,11 @@ use gobroke_bench::Mode;
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use self::{connection::Connection, dialect::Dialect, expect::Expect};
+use self::{
+    connection::Connection,
+    dialect::Dialect,
+    expect::{Account, Expect},
+};
 
 /// What is put on a server.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +58,7 @@ pub struct Seen {
     pub elapsed: Duration,
     /// From the time a message was due to be sent until one receiver had it, in microseconds.
     pub latency: Histogram<u64>,
-    pub lost: u64,
-    pub doubled: u64,
-    pub disordered: u64,
+    pub account: Account,
 }
 
 /// A message's beginning: who sent it, its number from 1 on (0: a probe), and when, in hexadecimal digits.
@@ -270,12 +272,12 @@ impl Generator {
         while !self.expect.is_complete() && Instant::now() < patience {
             self.turn(&mut events, Duration::from_millis(50))?;
         }
+        // What comes now is too much.
+        while self.turn(&mut events, Duration::from_millis(50))? > 0 && Instant::now() < patience {}
         Ok(Seen {
             delivered,
             elapsed,
-            lost: self.expect.missing(),
-            doubled: self.expect.doubled,
-            disordered: self.expect.disordered,
+            account: self.expect.account(),
             latency: self.latency,
         })
     }
@@ -340,8 +342,8 @@ impl Generator {
                         }
                         return;
                     }
-                    expect.receive(index, header);
-                    if self.measuring {
+                    let counts = expect.receive(index, header, payload.len());
+                    if counts && self.measuring {
                         latency.saturating_record(nanos.saturating_sub(header.nanos) / 1000);
                     }
                 },
