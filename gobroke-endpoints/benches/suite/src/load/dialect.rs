@@ -49,8 +49,10 @@ impl Dialect {
             Self::Tcp => Ok(Vec::new()),
             Self::Nats => {
                 let echo = mode.includes_sender();
-                let hello =
-                    format!("CONNECT {{\"verbose\":false,\"echo\":{echo}}}\r\nSUB m 1\r\nPING\r\n");
+                // The server is pedantic unless it is told not to be; its clients tell it.
+                let hello = format!(
+                    "CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":{echo}}}\r\nSUB m 1\r\nPING\r\n"
+                );
                 stream.write_all(hello.as_bytes())?;
                 let mut answer = Vec::new();
                 while !answer.ends_with(b"PONG\r\n") {
