@@ -231,7 +231,7 @@ fn run(options: &Options) -> std::io::Result<()> {
                         contender.name
                     ),
                 }
-                report.add(&scenario.name, contender, figures.ok());
+                report.add(scenario, contender, figures.ok());
             }
         }
     }
