@@ -1,5 +1,6 @@
 //! actix-ws, as its chat example does it: the sessions of a room in a list under a lock, which a message takes out,
-//! writes to together, and puts back.
+//! writes to together, and puts back. With `cloned` as its second argument, better than that example: messages do not wait
+//! for each other there, each writes to a copy of the list.
 
 use std::{
     collections::HashMap,
@@ -14,11 +15,12 @@ use actix_web::{
     web::{self, Bytes},
 };
 use actix_ws::{AggregatedMessage, Message, MessageStream, Session};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 
 struct Server {
     mode: Mode,
+    clones: bool,
     next: AtomicUsize,
     rooms: Mutex<HashMap<usize, Arc<Chat>>>,
 }
@@ -27,6 +29,7 @@ struct Server {
 async fn main() -> std::io::Result<()> {
     let server = web::Data::from(Arc::new(Server {
         mode: Mode::from_args(),
+        clones: std::env::args().nth(2).as_deref() == Some("cloned"),
         next: AtomicUsize::new(0),
         rooms: Mutex::default(),
     }));
@@ -84,7 +87,10 @@ async fn serve(server: Arc<Server>, mut session: Session, incoming: MessageStrea
         let AggregatedMessage::Binary(bytes) = message else {
             continue;
         };
-        chat.send(&bytes, left_out).await;
+        match server.clones {
+            true => chat.send_to_clones(&bytes, left_out).await,
+            false => chat.send(&bytes, left_out).await,
+        }
         if server.mode.acknowledges() {
             let answer = bytes.slice(..ACK.min(bytes.len()));
             if session.binary(answer).await.is_err() {
@@ -92,8 +98,11 @@ async fn serve(server: Arc<Server>, mut session: Session, incoming: MessageStrea
             }
         }
     }
-    // Whoever writes to it next takes it off the list.
+    // Whoever writes to it next takes it off the list, but for clones.
     let _ = session.close(None).await;
+    if server.clones {
+        chat.remove(me).await;
+    }
 }
 
 impl Server {
@@ -114,6 +123,11 @@ impl Chat {
         self.sessions.lock().await.push((number, session));
     }
 
+    async fn remove(&self, number: usize) {
+        let mut sessions = self.sessions.lock().await;
+        sessions.retain(|(known, _)| *known != number);
+    }
+
     async fn send(&self, bytes: &Bytes, left_out: Option<usize>) {
         let mut sessions = self.sessions.lock().await;
         let mut unordered = FuturesUnordered::new();
@@ -129,5 +143,13 @@ impl Chat {
         while let Some(sent) = unordered.next().await {
             sessions.extend(sent);
         }
+    }
+
+    async fn send_to_clones(&self, bytes: &Bytes, left_out: Option<usize>) {
+        let sessions = self.sessions.lock().await.clone();
+        let receivers = sessions
+            .into_iter()
+            .filter(|(number, _)| left_out != Some(*number));
+        join_all(receivers.map(async |(_, mut session)| session.binary(bytes.clone()).await)).await;
     }
 }
