@@ -98,7 +98,9 @@ impl Expect {
             return false;
         };
         let next = &mut self.next[place];
-        if header.number >= *next {
+        if header.number == *next {
+            *next += 1;
+        } else if header.number > *next {
             let overtaken = *next..header.number;
             self.missing.extend(overtaken.map(|number| (place, number)));
             *next = header.number + 1;
@@ -141,8 +143,16 @@ impl Expect {
         let Some(under_way) = self.under_way.get_mut(header.sender as usize) else {
             return;
         };
-        let found = under_way.binary_search_by_key(&header.number, |(number, _)| *number);
-        let Ok(index) = found else { return };
+        let first = under_way.front().map_or(0, |(number, _)| *number);
+        // Mostly no message behind the first has reached all.
+        let guess = header.number.wrapping_sub(first) as usize;
+        let index = match under_way.get(guess) {
+            Some((number, _)) if *number == header.number => guess,
+            _ => match under_way.binary_search_by_key(&header.number, |(number, _)| *number) {
+                Ok(index) => index,
+                Err(_) => return,
+            },
+        };
         under_way[index].1 -= 1;
         if under_way[index].1 == 0 {
             under_way.remove(index);
