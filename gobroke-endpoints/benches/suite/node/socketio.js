@@ -16,6 +16,7 @@ io.on('connection', (socket) => {
         socket.emit('message', text);
         break;
       case 'all':
+      case 'all-ack':
         io.emit('message', text);
         break;
       case 'rooms':
@@ -23,8 +24,8 @@ io.on('connection', (socket) => {
         break;
       default:
         socket.broadcast.emit('message', text);
-        if (mode === 'ack') socket.emit('message', text.slice(0, ACK));
     }
+    if (mode.endsWith('ack')) socket.emit('message', text.slice(0, ACK));
   });
 });
 http.listen(0, '127.0.0.1', () => console.log(`ready 127.0.0.1:${http.address().port}`));

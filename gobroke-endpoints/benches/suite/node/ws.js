@@ -17,10 +17,10 @@ server.on('connection', (client, request) => {
     }
     server.clients.forEach((other) => {
       if (other.readyState !== WebSocket.OPEN) return;
-      if (other === client && (mode === 'others' || mode === 'ack')) return;
+      if (other === client && mode.startsWith('others')) return;
       if (mode === 'rooms' && other.room !== client.room) return;
       other.send(data, { binary: true });
     });
-    if (mode === 'ack') client.send(data.subarray(0, ACK), { binary: true });
+    if (mode.endsWith('ack')) client.send(data.subarray(0, ACK), { binary: true });
   });
 });

@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 pub enum Mode {
     /// Everyone gets it, the sender included.
     All,
-    /// Everyone but the sender gets it, and the sender an acknowledgement: its own first 32 bytes.
-    Ack,
+    /// The same, and the sender an acknowledgement too: the first 32 bytes of its message.
+    AllAck,
     /// Everyone but the sender gets it.
     Others,
+    /// The same, and the sender an acknowledgement.
+    OthersAck,
     /// Those in the room that the connection's path names (`/7`) get it, the sender included.
     Rooms,
     /// The sender gets it back.
@@ -29,7 +31,7 @@ impl Mode {
     pub fn from_args() -> Self {
         let mode = std::env::args().nth(1).unwrap_or_default();
         Self::parse(&mode).unwrap_or_else(|| {
-            eprintln!("usage: PROGRAM all|ack|others|rooms|echo|beside");
+            eprintln!("usage: PROGRAM all|all-ack|others|others-ack|rooms|echo|beside");
             std::process::exit(2)
         })
     }
@@ -37,8 +39,9 @@ impl Mode {
     fn parse(name: &str) -> Option<Self> {
         [
             Self::All,
-            Self::Ack,
+            Self::AllAck,
             Self::Others,
+            Self::OthersAck,
             Self::Rooms,
             Self::Echo,
             Self::Beside,
@@ -50,12 +53,23 @@ impl Mode {
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
-            Self::Ack => "ack",
+            Self::AllAck => "all-ack",
             Self::Others => "others",
+            Self::OthersAck => "others-ack",
             Self::Rooms => "rooms",
             Self::Echo => "echo",
             Self::Beside => "beside",
         }
+    }
+
+    /// Whether whoever says something in a room gets it too.
+    pub fn includes_sender(self) -> bool {
+        !matches!(self, Self::Others | Self::OthersAck)
+    }
+
+    /// Whether the sender gets an acknowledgement.
+    pub fn acknowledges(self) -> bool {
+        matches!(self, Self::AllAck | Self::OthersAck)
     }
 }
 

@@ -61,6 +61,7 @@ const CONTENDERS: &[Contender] = &[
     own("tokio-tungstenite", "tungstenite", "", Role::Peer),
     own("fastwebsockets", "fastwebsockets", "", Role::Peer),
     own("actix-ws", "actix", "", Role::Peer),
+    own("actix-ws, cloned", "actix", "cloned", Role::Peer),
     Contender {
         name: "socketioxide",
         program: Program::Own("socketioxide", ""),
@@ -105,6 +106,7 @@ const TLS_CONTENDERS: &[Contender] = &[
     over_tls(own("tokio-tungstenite", "tungstenite", "", Role::Peer)),
     over_tls(own("fastwebsockets", "fastwebsockets", "", Role::Peer)),
     over_tls(own("actix-ws", "actix", "", Role::Peer)),
+    over_tls(own("actix-ws, cloned", "actix", "cloned", Role::Peer)),
 ];
 
 struct Options {
@@ -209,6 +211,7 @@ fn run(options: &Options) -> std::io::Result<()> {
         let contenders: Vec<_> = contenders
             .iter()
             .filter(|contender| options.takes(contender))
+            .filter(|contender| takes_part(contender, &scenario.kind))
             .collect();
         eprintln!("[{}/{}] {}", number + 1, scenarios.len(), scenario.name);
         let (contenders, missing): (Vec<&Contender>, Vec<&Contender>) = contenders
@@ -230,13 +233,18 @@ fn run(options: &Options) -> std::io::Result<()> {
                         contender.name
                     ),
                 }
-                report.add(&scenario.name, contender, figures.ok());
+                report.add(scenario, contender, figures.ok());
             }
         }
     }
     let written = report.write(&options.out)?;
     eprintln!("written: {}", written.display());
     Ok(())
+}
+
+/// In an echo nothing is forwarded, and no list cloned: those contenders would be the ones beside them once more.
+fn takes_part(contender: &Contender, kind: &Kind) -> bool {
+    !kind.is_echo() || !matches!(contender.program, Program::Own(_, "forwarded" | "cloned"))
 }
 
 fn profile(name: &str, out: &std::path::Path) -> std::io::Result<()> {

@@ -4,18 +4,27 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
+    ops::Add,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    load::expect::Account,
     round::Figures,
+    scenario::{Kind, Scenario},
     server::{Contender, Role},
 };
 
 #[derive(Default)]
 pub struct Report {
-    /// By scenario, in the order in which they came.
-    scenarios: Vec<(String, Vec<Entry>)>,
+    /// In the order in which they came.
+    sections: Vec<Section>,
+}
+
+struct Section {
+    name: String,
+    kind: Kind,
+    entries: Vec<Entry>,
 }
 
 struct Entry {
@@ -26,15 +35,17 @@ struct Entry {
 }
 
 impl Report {
-    pub fn add(&mut self, scenario: &str, contender: &Contender, figures: Option<Figures>) {
-        if self
-            .scenarios
-            .last()
-            .is_none_or(|(name, _)| name != scenario)
-        {
-            self.scenarios.push((scenario.to_owned(), Vec::new()));
+    /// Takes down a round, with no figures where it failed.
+    pub fn add(&mut self, scenario: &Scenario, contender: &Contender, figures: Option<Figures>) {
+        let name = &scenario.name;
+        if self.sections.last().is_none_or(|last| last.name != *name) {
+            self.sections.push(Section {
+                name: name.clone(),
+                kind: scenario.kind,
+                entries: Vec::new(),
+            });
         }
-        let Some((_, entries)) = self.scenarios.last_mut() else {
+        let Some(Section { entries, .. }) = self.sections.last_mut() else {
             return;
         };
         let known = entries
@@ -62,12 +73,15 @@ impl Report {
         page.push_str(&machine());
         page.push_str(
             "\nMedians, with the smallest and the largest of the rounds in brackets. CPU is the server's, for each \
-             delivered message.\n",
+             delivered message; in churn for each connection, and where connections are idle for each of the last thousand \
+             that connected. The best peer is the one with the least CPU of those that, in every round, held the load and \
+             delivered everything once and in order.\n",
         );
-        for (number, (name, entries)) in self.scenarios.iter().enumerate() {
-            let _ = write!(page, "\n## {name}\n\n{}", table(entries));
+        for (number, section) in self.sections.iter().enumerate() {
+            let name = &section.name;
+            let _ = write!(page, "\n## {name}\n\n{}", table(&section.entries));
             let plot = format!("{:02}.svg", number + 1);
-            if draw(&folder.join(&plot), name, entries).is_some() {
+            if draw(&folder.join(&plot), section).is_some() {
                 let _ = writeln!(page, "\n![{name}]({plot})");
             }
         }
@@ -104,10 +118,17 @@ fn machine() -> String {
             let _ = write!(lines, "\n- {prefix}{version}");
         }
     }
-    let lock = include_str!("../Cargo.lock");
+    let _ = writeln!(lines, "\n- {}", versions().join(", "));
+    lines
+}
+
+/// The libraries that are measured, by the files that lock them.
+fn versions() -> Vec<String> {
+    let lock = serde_json::from_str(include_str!("../node/package-lock.json"));
+    let lock: serde_json::Value = lock.unwrap_or_default();
     let mut versions = BTreeMap::new();
     let mut name = "";
-    for line in lock.lines() {
+    for line in include_str!("../Cargo.lock").lines() {
         if let Some(value) = line.strip_prefix("name = ") {
             name = value.trim_matches('"');
         }
@@ -115,20 +136,23 @@ fn machine() -> String {
             versions.insert(name, value.trim_matches('"'));
         }
     }
-    let crates = [
+    for name in ["ws", "socket.io"] {
+        let package = &lock["packages"][format!("node_modules/{name}")];
+        versions.extend(package["version"].as_str().map(|version| (name, version)));
+    }
+    let measured = [
         "tokio",
         "axum",
         "tokio-tungstenite",
         "fastwebsockets",
+        "actix-web",
         "actix-ws",
         "socketioxide",
+        "ws",
+        "socket.io",
     ];
-    let known: Vec<String> = crates
-        .iter()
-        .filter_map(|name| Some(format!("{name} {}", versions.get(name)?)))
-        .collect();
-    let _ = writeln!(lines, "\n- {}", known.join(", "));
-    lines
+    let known = |name: &&str| Some(format!("{name} {}", versions.get(name)?));
+    measured.iter().filter_map(known).collect()
 }
 
 /// Median, smallest and largest.
@@ -148,87 +172,163 @@ fn spread(rounds: &[Figures], figure: impl Fn(&Figures) -> Option<f64>) -> Optio
     })
 }
 
-fn table(entries: &[Entry]) -> String {
-    let mut table = String::from(
-        "| | CPU, µs | against the lane floor | k/s | p50, ms | p99, ms | p99.9, ms | messages a write | memory | lost, doubled, disordered |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    let floor = entries
-        .iter()
-        .find(|entry| entry.contender == "floor: lanes")
-        .and_then(|entry| spread(&entry.rounds, |figures| figures.cpu));
-    for entry in entries {
-        let rounds = &entry.rounds;
-        if rounds.is_empty() {
-            let _ = writeln!(
-                table,
-                "| {} | failed {} times | | | | | | | | |",
-                entry.contender, entry.failed
-            );
-            continue;
+impl Entry {
+    fn cpu(&self) -> Option<f64> {
+        Some(spread(&self.rounds, |figures| figures.cpu)?.median)
+    }
+
+    /// What went wrong in all rounds; none where it is not looked at.
+    fn account(&self) -> Option<Account> {
+        let accounts = self.rounds.iter().filter_map(|figures| figures.account);
+        accounts.reduce(Add::add)
+    }
+
+    fn fell_behind(&self) -> usize {
+        self.rounds
+            .iter()
+            .filter(|figures| figures.fell_behind)
+            .count()
+    }
+
+    /// Whether it held the load in every round, and delivered everything once and in order.
+    fn keeps_order(&self) -> bool {
+        let account = self.account().unwrap_or_default();
+        self.failed == 0 && self.fell_behind() == 0 && account == Account::default()
+    }
+
+    /// In how many rounds it did not do what it should.
+    fn notes(&self) -> String {
+        let rounds = self.rounds.len() + self.failed;
+        let notes: Vec<String> = [("fell behind", self.fell_behind()), ("failed", self.failed)]
+            .into_iter()
+            .filter(|(_, times)| *times > 0)
+            .map(|(what, times)| format!("{what} in {times} of {rounds}"))
+            .collect();
+        match notes.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", notes.join(", ")),
         }
-        let cell = |digits: usize, figure: &dyn Fn(&Figures) -> Option<f64>| {
-            spread(rounds, figure).map_or_else(
-                String::new,
-                |Spread {
-                     median,
-                     least,
-                     most,
-                 }| {
-                    format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
-                },
-            )
+    }
+
+    /// A figure's median, smallest and largest; nothing where there is none.
+    fn cell(&self, digits: usize, figure: impl Fn(&Figures) -> Option<f64>) -> String {
+        let spread = spread(&self.rounds, figure);
+        spread.map_or_else(String::new, |spread| {
+            let Spread {
+                median,
+                least,
+                most,
+            } = spread;
+            format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
+        })
+    }
+
+    fn memory(&self) -> String {
+        let each = self.cell(1, |figures| figures.per_connection);
+        if !each.is_empty() {
+            return format!("{each} KiB each");
+        }
+        let all = self.cell(0, |figures| figures.memory);
+        let all = match all.is_empty() {
+            true => all,
+            false => format!("{all} MiB"),
         };
-        let latency = |index: usize| cell(2, &move |figures| Some(figures.latency?[index]));
-        let against = floor.as_ref().zip(spread(rounds, |figures| figures.cpu));
-        let against = against.map_or_else(String::new, |(floor, own)| {
-            format!("{:.2}", own.median / floor.median)
-        });
-        let memory = match rounds[0].per_connection {
-            Some(_) => format!("{} KiB each", cell(1, &|figures| figures.per_connection)),
-            None => cell(0, &|figures| figures.memory) + " MiB",
-        };
-        let memory = match spread(rounds, |figures| figures.pass) {
-            Some(pass) => format!("{memory}, beside a pass of {:.2} ms", pass.median),
-            None => memory,
-        };
-        let bold = if entry.role == Role::Gobroke {
-            "**"
-        } else {
-            ""
-        };
-        let behind = rounds.iter().filter(|figures| figures.fell_behind).count();
-        let behind = if behind > 0 {
-            format!(" (fell behind in {behind} of {})", rounds.len())
-        } else {
-            String::new()
-        };
-        let sum = |figure: fn(&Figures) -> u64| rounds.iter().map(figure).sum::<u64>();
-        let _ = writeln!(
-            table,
-            "| {bold}{}{bold}{behind} | {} | {against} | {} | {} | {} | {} | {} | {memory} | {}, {}, {} |",
-            entry.contender,
-            cell(2, &|figures| figures.cpu),
-            cell(1, &|figures| Some(figures.throughput? / 1000.0)),
-            latency(0),
-            latency(1),
-            latency(2),
-            cell(1, &|figures| figures.together),
-            sum(|figures| figures.lost),
-            sum(|figures| figures.doubled),
-            sum(|figures| figures.disordered),
-        );
+        match spread(&self.rounds, |figures| figures.pass) {
+            Some(pass) => format!("{all}, beside a pass of {:.2} ms", pass.median),
+            None => all,
+        }
+    }
+}
+
+const COLUMNS: [&str; 11] = [
+    "",
+    "CPU, µs",
+    "against the lane floor",
+    "against the best peer that keeps order",
+    "k/s",
+    "p50, ms",
+    "p99, ms",
+    "p99.9, ms",
+    "messages a write",
+    "memory",
+    "lost, doubled, disordered, stray",
+];
+
+fn table(entries: &[Entry]) -> String {
+    let mut floors = entries
+        .iter()
+        .filter(|entry| entry.contender == "floor: lanes");
+    let floor = floors.next().and_then(Entry::cpu);
+    let peers = entries
+        .iter()
+        .filter(|entry| entry.role == Role::Peer && entry.keeps_order());
+    let best = peers.filter_map(Entry::cpu).min_by(f64::total_cmp);
+    let mut table = format!(
+        "| {} |\n{}|\n",
+        COLUMNS.join(" | "),
+        "|---".repeat(COLUMNS.len())
+    );
+    for entry in entries {
+        let _ = writeln!(table, "| {} |", row(entry, floor, best).join(" | "));
     }
     table
 }
 
+fn row(entry: &Entry, floor: Option<f64>, best: Option<f64>) -> [String; COLUMNS.len()] {
+    let bold = match entry.role {
+        Role::Gobroke => "**",
+        Role::Floor | Role::Peer => "",
+    };
+    let against = |other: Option<f64>| {
+        let both = entry.cpu().zip(other);
+        both.map_or_else(String::new, |(own, other)| format!("{:.2}", own / other))
+    };
+    let latency = |index: usize| entry.cell(2, |figures| Some(figures.latency?[index]));
+    let account = entry.account().map_or_else(
+        || "–".to_owned(),
+        |Account {
+             lost,
+             doubled,
+             disordered,
+             stray,
+         }| format!("{lost}, {doubled}, {disordered}, {stray}"),
+    );
+    [
+        format!("{bold}{}{bold}{}", entry.contender, entry.notes()),
+        entry.cell(2, |figures| figures.cpu),
+        against(floor),
+        against(best),
+        entry.cell(1, |figures| Some(figures.throughput? / 1000.0)),
+        latency(0),
+        latency(1),
+        latency(2),
+        entry.cell(1, |figures| figures.together),
+        entry.memory(),
+        account,
+    ]
+}
+
+/// What is drawn of a scenario, and its unit.
+fn main_figure(kind: Kind) -> (fn(&Figures) -> Option<f64>, &'static str) {
+    match kind {
+        Kind::Idle(_) => (|figures| figures.per_connection, "KiB for each connection"),
+        Kind::Churn => (|figures| figures.cpu, "µs of CPU for each connection"),
+        _ => (|figures| figures.cpu, "µs of CPU for each delivery"),
+    }
+}
+
 /// Bars of the main figure; none where there is nothing to draw.
-fn draw(path: &Path, name: &str, entries: &[Entry]) -> Option<()> {
+fn draw(path: &Path, section: &Section) -> Option<()> {
     use plotters::prelude::*;
-    let main = |figures: &Figures| figures.cpu.or(figures.per_connection);
+    let Section {
+        name,
+        kind,
+        entries,
+    } = section;
+    let (figure, unit) = main_figure(*kind);
     let bars: Vec<(&str, Role, Spread)> = entries
         .iter()
-        .filter_map(|entry| Some((entry.contender, entry.role, spread(&entry.rounds, main)?)))
+        .filter_map(|entry| Some((entry.contender, entry.role, spread(&entry.rounds, figure)?)))
         .collect();
     let most = bars
         .iter()
@@ -237,10 +337,6 @@ fn draw(path: &Path, name: &str, entries: &[Entry]) -> Option<()> {
     if most == 0.0 {
         return None;
     }
-    let unit = match entries.iter().find_map(|entry| entry.rounds.first())?.cpu {
-        Some(_) => "µs of CPU for each delivery",
-        None => "KiB for each connection",
-    };
     let size = (900, 70 + 34 * bars.len() as u32);
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE).ok()?;
@@ -280,4 +376,77 @@ fn draw(path: &Path, name: &str, entries: &[Entry]) -> Option<()> {
         root.present()
     };
     draw().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(contender: &'static str, role: Role, cpu: f64, disordered: u64) -> Entry {
+        let account = Account {
+            disordered,
+            ..Account::default()
+        };
+        Entry {
+            contender,
+            role,
+            rounds: vec![Figures {
+                cpu: Some(cpu),
+                account: Some(account),
+                ..Figures::default()
+            }],
+            failed: 0,
+        }
+    }
+
+    fn cells(table: &str, contender: &str) -> Vec<String> {
+        let begin = format!("| {contender}");
+        let line = table.lines().find(|line| line.starts_with(&begin));
+        line.unwrap()
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_best_peer_is_none_that_disorders_fails_or_falls_behind() {
+        let mut failed = entry("failed", Role::Peer, 0.2, 0);
+        failed.failed = 1;
+        let mut behind = entry("behind", Role::Peer, 0.2, 0);
+        behind.rounds[0].fell_behind = true;
+        let table = table(&[
+            entry("gobroke", Role::Gobroke, 1.0, 0),
+            entry("floor: lanes", Role::Floor, 0.5, 0),
+            entry("disorders", Role::Peer, 0.2, 3),
+            failed,
+            behind,
+            entry("orders", Role::Peer, 4.0, 0),
+            entry("orders too", Role::Peer, 8.0, 0),
+        ]);
+        let gobroke = cells(&table, "**gobroke**");
+        assert_eq!(gobroke[3..5], ["2.00", "0.25"]);
+        assert_eq!(cells(&table, "orders |")[4], "1.00");
+    }
+
+    #[test]
+    fn who_failed_or_fell_behind_says_in_how_many_rounds() {
+        let mut both = entry("both", Role::Peer, 1.0, 0);
+        both.rounds[0].fell_behind = true;
+        both.failed = 2;
+        let mut never = entry("never", Role::Peer, 1.0, 0);
+        never.rounds.clear();
+        never.failed = 5;
+        let table = table(&[both, never]);
+        assert!(table.contains("| both (fell behind in 1 of 3, failed in 2 of 3) |"));
+        assert!(table.contains("| never (failed in 5 of 5) |"));
+    }
+
+    #[test]
+    fn what_is_not_looked_at_has_a_dash() {
+        let mut idle = entry("idle", Role::Peer, 1.0, 0);
+        idle.rounds[0].account = None;
+        let table = table(&[idle, entry("looked at", Role::Peer, 1.0, 2)]);
+        assert_eq!(cells(&table, "idle")[11], "–");
+        assert_eq!(cells(&table, "looked at")[11], "0, 0, 2, 0");
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 use gobroke_bench::Mode;
 
 use crate::{
-    load::{Generator, Load, Pace, connection::Connection, dialect::Dialect},
+    load::{Generator, Load, Pace, connection::Connection, dialect::Dialect, expect::Account},
     scenario::Kind,
     server::{Contender, Server},
 };
@@ -38,9 +38,8 @@ pub struct Figures {
     /// Where a room is busy beside what is measured: how long its messages took to reach its last member, in
     /// milliseconds.
     pub pass: Option<f64>,
-    pub lost: u64,
-    pub doubled: u64,
-    pub disordered: u64,
+    /// What went wrong, where it is looked at.
+    pub account: Option<Account>,
     /// It delivered less than 95 % of what it was sent at a fixed rate.
     pub fell_behind: bool,
 }
@@ -68,11 +67,19 @@ impl fmt::Display for Figures {
         if self.fell_behind {
             write!(f, "DOES NOT HOLD ")?;
         }
-        if self.lost + self.doubled + self.disordered > 0 {
+        if let Some(account) = self
+            .account
+            .filter(|account| *account != Account::default())
+        {
+            let Account {
+                lost,
+                doubled,
+                disordered,
+                stray,
+            } = account;
             write!(
                 f,
-                "lost {} doubled {} disordered {}",
-                self.lost, self.doubled, self.disordered
+                "lost {lost} doubled {doubled} disordered {disordered} stray {stray}"
             )?;
         }
         Ok(())
@@ -101,14 +108,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
     let milliseconds = |share: f64| seen.latency.value_at_quantile(share) as f64 / 1000.0;
     let fell_behind = match load.pace {
         Pace::Window(_) => false,
-        Pace::Rate(rate) => {
-            let receivers = if load.mode == Mode::Others {
-                load.connections - 1
-            } else {
-                load.connections
-            };
-            throughput < 0.95 * f64::from(rate) * receivers as f64
-        }
+        Pace::Rate(rate) => throughput < 0.95 * f64::from(rate) * load.deliveries() as f64,
     };
     Ok(Figures {
         cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),
@@ -116,9 +116,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
         together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
         memory: Some(server.memory() as f64 / f64::from(1 << 20)),
-        lost: seen.lost,
-        doubled: seen.doubled,
-        disordered: seen.disordered,
+        account: Some(seen.account),
         fell_behind,
         ..Figures::default()
     })
@@ -186,9 +184,7 @@ fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures
         latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
         throughput: Some(room.delivered as f64 / room.elapsed.as_secs_f64()),
         pass: Some(room.latency.value_at_quantile(0.99) as f64 / 1000.0),
-        lost: room.lost + outside.lost,
-        doubled: room.doubled + outside.doubled,
-        disordered: room.disordered + outside.disordered,
+        account: Some(room.account + outside.account),
         ..Figures::default()
     })
 }

@@ -26,6 +26,16 @@ pub enum Kind {
     Tls(Load),
 }
 
+impl Kind {
+    /// Whether each gets back what it sends, and no more is done.
+    pub fn is_echo(&self) -> bool {
+        match self {
+            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) => load.mode == Mode::Echo,
+            Self::Idle(_) | Self::Churn | Self::Beside(_) => false,
+        }
+    }
+}
+
 impl Scenario {
     fn load(name: impl Into<String>, quick: bool, load: Load) -> Self {
         Self {
@@ -75,15 +85,19 @@ pub fn all() -> Vec<Scenario> {
         all.push(Scenario::load(name, false, fan_out(100, 16, payload)));
     }
     for rate in [50, 300, 1000] {
-        let name = format!("busy room, {rate} messages/s");
-        all.push(Scenario::load(name, rate > 50, busy(Mode::All, rate)));
-    }
-    for (mode, how) in [
-        (Mode::Others, "sender left out"),
-        (Mode::Ack, "sender left out, acknowledged"),
-    ] {
-        let name = format!("busy room, 1000 messages/s, {how}");
-        all.push(Scenario::load(name, mode == Mode::Ack, busy(mode, 1000)));
+        for (mode, how) in [
+            (Mode::All, ""),
+            (Mode::AllAck, ", acknowledged"),
+            (Mode::Others, ", sender left out"),
+            (Mode::OthersAck, ", sender left out, acknowledged"),
+        ] {
+            let quick = matches!(
+                (mode, rate),
+                (Mode::All, 300 | 1000) | (Mode::OthersAck, 1000)
+            );
+            let name = format!("busy room, {rate} messages/s{how}");
+            all.push(Scenario::load(name, quick, busy(mode, rate)));
+        }
     }
     all.push(Scenario::load(
         "100 rooms of 10, 16 outstanding",

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
     time::{Duration, Instant},
@@ -48,6 +48,14 @@ pub enum Role {
     Peer,
 }
 
+/// What npm writes when all that the scripts need is installed.
+const INSTALLED: &str = "node_modules/.package-lock.json";
+
+/// Where the scripts for Node are.
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("node")
+}
+
 impl Contender {
     /// Whether what it needs is installed.
     pub fn is_there(&self) -> bool {
@@ -62,7 +70,7 @@ impl Contender {
         };
         match self.program {
             Program::Own(..) => true,
-            Program::Node(_) => runs("node"),
+            Program::Node(_) => scripts().join(INSTALLED).exists() && runs("node"),
             Program::NatsServer => runs("nats-server"),
         }
     }
@@ -87,9 +95,7 @@ impl Server {
                 Self::that_tells(&mut command)
             }
             Program::Node(script) => {
-                let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("node")
-                    .join(script);
+                let script = scripts().join(script);
                 Self::that_tells(Command::new("node").arg(script).arg(mode.name()))
             }
             Program::NatsServer => {

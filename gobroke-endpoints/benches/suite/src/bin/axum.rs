@@ -1,5 +1,6 @@
-//! axum, as its chat example does it: a `tokio::sync::broadcast` channel, two tasks a connection, and a `send` for each
-//! message. With `forwarded` as its second argument, better than that example: what is there is forwarded together.
+//! axum, as its documentation does an echo, and as its chat example does the rest: a `tokio::sync::broadcast` channel, two
+//! tasks a connection, and a `send` for each message. With `forwarded` as its second argument, better than that example:
+//! what is there is forwarded together.
 
 use std::sync::{
     Arc,
@@ -88,33 +89,36 @@ async fn upgrade(ws: WebSocketUpgrade, uri: Uri, State(server): State<Arc<Server
     ws.on_upgrade(move |socket| serve(socket, server, room))
 }
 
-async fn serve(socket: WebSocket, server: Arc<Server>, room: usize) {
-    let me = server.next.fetch_add(1, Relaxed);
-    let mode = server.mode;
-    let (mut sink, mut incoming) = socket.split();
-    if mode == Mode::Echo {
-        while let Some(Ok(message)) = incoming.next().await {
-            if let Message::Binary(_) = message
-                && sink.send(message).await.is_err()
-            {
-                return;
-            }
+/// As its documentation does it.
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
         }
-        return;
     }
+}
+
+async fn serve(socket: WebSocket, server: Arc<Server>, room: usize) {
+    let mode = server.mode;
+    if mode == Mode::Echo {
+        return echo(socket).await;
+    }
+    let me = server.next.fetch_add(1, Relaxed);
+    let (sink, mut incoming) = socket.split();
     let channel = server.rooms[room % server.rooms.len()].clone();
-    let (own, answers) = mpsc::unbounded_channel();
-    let receiving = channel.subscribe();
-    let sending = match server.forwards {
-        true => tokio::spawn(forward(receiving, answers, sink, mode, me)),
-        false => tokio::spawn(send_each(receiving, answers, sink, mode, me)),
+    let others = channel.subscribe();
+    let (own, answers) = mode.acknowledges().then(mpsc::unbounded_channel).unzip();
+    let sending = match (server.forwards, answers) {
+        (true, answers) => tokio::spawn(forward(others, answers, sink, mode, me)),
+        (false, Some(answers)) => tokio::spawn(send_both(others, answers, sink, mode, me)),
+        (false, None) => tokio::spawn(send_each(others, sink, mode, me)),
     };
     while let Some(Ok(message)) = incoming.next().await {
         if let Message::Binary(bytes) = message {
-            let _ = channel.send((me, bytes.clone()));
-            if mode == Mode::Ack {
+            if let Some(own) = &own {
                 let _ = own.send(bytes.slice(..ACK.min(bytes.len())));
             }
+            let _ = channel.send((me, bytes));
         }
     }
     sending.abort();
@@ -124,7 +128,15 @@ type Others = broadcast::Receiver<(usize, Bytes)>;
 type Answers = mpsc::UnboundedReceiver<Bytes>;
 type Sink = SplitSink<WebSocket, Message>;
 
-async fn send_each(
+async fn send_each(mut others: Others, mut sink: Sink, mode: Mode, me: usize) {
+    while let Ok((from, bytes)) = others.recv().await {
+        if is_for(me, from, mode) && sink.send(Message::Binary(bytes)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn send_both(
     mut others: Others,
     mut answers: Answers,
     mut sink: Sink,
@@ -138,7 +150,7 @@ async fn send_each(
                 Ok(_) => continue,
                 Err(_) => return,
             },
-            Some(bytes) = answers.recv(), if mode == Mode::Ack => bytes,
+            Some(bytes) = answers.recv() => bytes,
         };
         if sink.send(Message::Binary(bytes)).await.is_err() {
             return;
@@ -146,12 +158,12 @@ async fn send_each(
     }
 }
 
-async fn forward(others: Others, answers: Answers, sink: Sink, mode: Mode, me: usize) {
+async fn forward(others: Others, answers: Option<Answers>, sink: Sink, mode: Mode, me: usize) {
     let others = BroadcastStream::new(others).filter_map(move |message| {
         let message = message.ok().filter(|(from, _)| is_for(me, *from, mode));
         std::future::ready(message.map(|(_, bytes)| Ok(Message::Binary(bytes))))
     });
-    let _ = if mode == Mode::Ack {
+    let _ = if let Some(answers) = answers {
         let answers = UnboundedReceiverStream::new(answers).map(|bytes| Ok(Message::Binary(bytes)));
         stream::select(others, answers).forward(sink).await
     } else {
@@ -160,5 +172,5 @@ async fn forward(others: Others, answers: Answers, sink: Sink, mode: Mode, me: u
 }
 
 fn is_for(me: usize, from: usize, mode: Mode) -> bool {
-    matches!(mode, Mode::All | Mode::Rooms) || from != me
+    mode.includes_sender() || from != me
 }

@@ -124,7 +124,7 @@ async fn serve(
             }
         }
     });
-    let with_sender = matches!(server.mode, Mode::All | Mode::Rooms);
+    let with_sender = server.mode.includes_sender();
     loop {
         let read = incoming
             .read_frame(&mut |_| async { Ok::<_, Infallible>(()) })
@@ -141,7 +141,7 @@ async fn serve(
                 let _ = peer.send(bytes.clone());
             }
         }
-        if server.mode == Mode::Ack {
+        if server.mode.acknowledges() {
             let _ = sender.send(bytes.slice(..ACK.min(bytes.len())));
         }
     }

@@ -63,18 +63,18 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
             let answer = message.clone();
             ctx.reply(&message, answer)?;
         }
-        Mode::All => {
+        Mode::All | Mode::AllAck | Mode::Others | Mode::OthersAck => {
+            let beginning = ..ACK.min(message.payload().len());
+            let acknowledgement = mode
+                .acknowledges()
+                .then(|| message.payload().slice(beginning));
+            if !mode.includes_sender() {
+                message.targets_mut().exclude(sender);
+            }
             ctx.broadcast(message)?;
-        }
-        Mode::Others => {
-            message.targets_mut().exclude(sender);
-            ctx.broadcast(message)?;
-        }
-        Mode::Ack => {
-            let acknowledgement = message.payload().slice(..ACK.min(message.payload().len()));
-            message.targets_mut().exclude(sender);
-            ctx.broadcast(message)?;
-            ctx.send(Message::new(acknowledgement).to_client(sender))?;
+            if let Some(acknowledgement) = acknowledgement {
+                ctx.send(Message::new(acknowledgement).to_client(sender))?;
+            }
         }
         Mode::Rooms => {
             let rooms = ctx.local_client(sender).map(|client| client.groups());

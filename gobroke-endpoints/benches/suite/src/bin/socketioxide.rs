@@ -54,14 +54,14 @@ async fn on_message(
     Data(text): Data<String>,
     State(Does(mode)): State<Does>,
 ) {
+    // An emit fails for those who are gone.
     let _ = match mode {
         Mode::Echo => return drop(socket.emit("message", &text)),
-        Mode::All => io.emit("message", &text).await,
-        Mode::Others => socket.broadcast().emit("message", &text).await,
-        Mode::Ack => {
-            let _ = socket.broadcast().emit("message", &text).await;
-            return drop(socket.emit("message", &text[..ACK.min(text.len())]));
-        }
+        Mode::All | Mode::AllAck => io.emit("message", &text).await,
+        Mode::Others | Mode::OthersAck => socket.broadcast().emit("message", &text).await,
         Mode::Rooms | Mode::Beside => io.to(socket.rooms()).emit("message", &text).await,
     };
+    if mode.acknowledges() {
+        let _ = socket.emit("message", &text[..ACK.min(text.len())]);
+    }
 }

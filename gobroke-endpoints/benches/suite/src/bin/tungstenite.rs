@@ -1,4 +1,5 @@
-//! tokio-tungstenite, as its server example does it: a channel for each client, in a map under a mutex.
+//! tokio-tungstenite, as its examples do it: a channel for each client, in a map under a mutex; an echo forwards what it
+//! reads, and flushes when nothing more is there.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use futures_channel::mpsc::{UnboundedSender, unbounded};
-use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
+use futures_util::{StreamExt, TryStreamExt, future};
 use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -72,13 +73,12 @@ async fn serve(
     let Ok(socket) = accept_hdr_async(stream, note).await else {
         return;
     };
-    let (mut outgoing, mut incoming) = socket.split();
+    let (outgoing, incoming) = socket.split();
     if server.mode == Mode::Echo {
-        while let Some(Ok(message)) = incoming.next().await {
-            if message.is_binary() && outgoing.send(message).await.is_err() {
-                return;
-            }
-        }
+        let messages =
+            incoming.try_filter(|message| future::ready(message.is_text() || message.is_binary()));
+        // It fails where the client is gone.
+        let _ = messages.forward(outgoing).await;
         return;
     }
     if server.mode != Mode::Rooms {
@@ -94,7 +94,7 @@ async fn serve(
         let Message::Binary(bytes) = message else {
             return future::ok(());
         };
-        let with_sender = matches!(server.mode, Mode::All | Mode::Rooms);
+        let with_sender = server.mode.includes_sender();
         if let Some(peers) = peers().get(&place) {
             for (_, peer) in peers
                 .iter()
@@ -103,7 +103,7 @@ async fn serve(
                 let _ = peer.unbounded_send(Message::Binary(bytes.clone()));
             }
         }
-        if server.mode == Mode::Ack {
+        if server.mode.acknowledges() {
             let _ = sender.unbounded_send(Message::Binary(bytes.slice(..ACK.min(bytes.len()))));
         }
         future::ok(())

@@ -48,9 +48,11 @@ impl Dialect {
             }
             Self::Tcp => Ok(Vec::new()),
             Self::Nats => {
-                let echo = mode != Mode::Others;
-                let hello =
-                    format!("CONNECT {{\"verbose\":false,\"echo\":{echo}}}\r\nSUB m 1\r\nPING\r\n");
+                let echo = mode.includes_sender();
+                // The server is pedantic unless it is told not to be; its clients tell it.
+                let hello = format!(
+                    "CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":{echo}}}\r\nSUB m 1\r\nPING\r\n"
+                );
                 stream.write_all(hello.as_bytes())?;
                 let mut answer = Vec::new();
                 while !answer.ends_with(b"PONG\r\n") {

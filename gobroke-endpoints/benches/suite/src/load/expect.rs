@@ -1,105 +1,339 @@
 //! [`Expect`]: what should have arrived where.
 
-use super::{Header, Load, Pace};
-use gobroke_bench::Mode;
+use std::{
+    collections::{HashSet, VecDeque},
+    ops::Add,
+};
 
+use gobroke_bench::ACK;
+
+use super::{Header, Load, Pace};
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Never arrived.
+    pub lost: u64,
+    /// Arrived again.
+    pub doubled: u64,
+    /// Arrived, after a later one of the same sender.
+    pub disordered: u64,
+    /// Came to one whom it is not for, or was never sent.
+    pub stray: u64,
+}
+
+impl Add for Account {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            lost: self.lost + other.lost,
+            doubled: self.doubled + other.doubled,
+            disordered: self.disordered + other.disordered,
+            stray: self.stray + other.stray,
+        }
+    }
+}
+
+/// Each message is accounted for at each of its receivers, by its number; so are acknowledgements, which have an order of
+/// their own.
 pub struct Expect {
     load: Load,
-    /// The last number of each sender at each receiver.
-    last: Vec<u32>,
+    /// The number that follows the latest of each sender at each receiver, and behind them of each connection's own
+    /// acknowledgements.
+    next: Vec<u32>,
+    /// What was overtaken or lost: by the place in `next`, and the number. As many as are under way or lost.
+    missing: HashSet<(usize, u32)>,
     /// The last number that each connection sent.
     sent: Vec<u32>,
-    /// How many receivers have a message of a sender, by its number.
-    reached: Vec<Vec<u32>>,
-    outstanding: Vec<usize>,
+    /// The messages of each sender that have not reached all, by number, and how many deliveries each still makes. Where
+    /// nobody waits for that, none.
+    under_way: Vec<VecDeque<(u32, u32)>>,
     pub delivered: u64,
     expected: u64,
-    pub doubled: u64,
-    pub disordered: u64,
+    account: Account,
 }
 
 impl Expect {
     pub fn new(load: &Load) -> Self {
-        let senders = match load.mode {
-            Mode::Echo => 1,
-            _ => load.senders,
-        };
         Self {
-            last: vec![0; load.connections * senders],
+            next: vec![1; load.connections * (load.senders + 1)],
+            missing: HashSet::new(),
             sent: vec![0; load.connections],
-            reached: match load.pace {
-                Pace::Window(window) => {
-                    vec![vec![0; (2 * window).next_power_of_two()]; load.connections]
-                }
+            under_way: match load.pace {
+                Pace::Window(_) => vec![VecDeque::new(); load.connections],
                 Pace::Rate(_) => Vec::new(),
             },
-            outstanding: vec![0; load.connections],
             load: *load,
             delivered: 0,
             expected: 0,
-            doubled: 0,
-            disordered: 0,
+            account: Account::default(),
         }
-    }
-
-    /// How many get a message.
-    fn receivers(&self) -> u32 {
-        (match self.load.mode {
-            Mode::All | Mode::Ack => self.load.connections,
-            Mode::Others => self.load.connections - 1,
-            Mode::Rooms | Mode::Beside => self.load.room,
-            Mode::Echo => 1,
-        }) as u32
     }
 
     pub fn sent(&self, sender: usize) -> u32 {
         self.sent[sender]
     }
 
+    /// How many messages of a sender have not reached all.
     pub fn outstanding(&self, sender: usize) -> usize {
-        self.outstanding[sender]
+        self.under_way.get(sender).map_or(0, VecDeque::len)
     }
 
     /// Draws the next number of a sender.
     pub fn send(&mut self, sender: usize) -> u32 {
-        self.expected += u64::from(self.receivers());
-        self.outstanding[sender] += 1;
+        let deliveries = self.load.deliveries();
+        self.expected += deliveries as u64;
         self.sent[sender] += 1;
+        if let Some(under_way) = self.under_way.get_mut(sender) {
+            under_way.push_back((self.sent[sender], deliveries as u32));
+        }
         self.sent[sender]
     }
 
-    pub fn receive(&mut self, receiver: usize, header: Header) {
-        let sender = header.sender as usize;
-        let place = match self.load.mode {
-            Mode::Echo => receiver,
-            _ => receiver * self.load.senders + sender % self.load.room,
+    /// Takes note of what has arrived, a payload of so many bytes; says whether it was to arrive, and had not before.
+    pub fn receive(&mut self, receiver: usize, header: Header, length: usize) -> bool {
+        let Some(place) = self.place(receiver, header, length) else {
+            self.account.stray += 1;
+            return false;
         };
-        let last = &mut self.last[place];
-        if header.number != *last + 1 {
-            if header.number == *last {
-                self.doubled += 1;
-                return;
-            }
-            self.disordered += 1;
+        let next = &mut self.next[place];
+        if header.number == *next {
+            *next += 1;
+        } else if header.number > *next {
+            let overtaken = *next..header.number;
+            self.missing.extend(overtaken.map(|number| (place, number)));
+            *next = header.number + 1;
+        } else if self.missing.remove(&(place, header.number)) {
+            self.account.disordered += 1;
+        } else {
+            self.account.doubled += 1;
+            return false;
         }
-        *last = header.number;
         self.delivered += 1;
-        let receivers = self.receivers();
-        if let Some(reached) = self.reached.get_mut(sender) {
-            let slot = header.number as usize % reached.len();
-            reached[slot] += 1;
-            if reached[slot] == receivers {
-                reached[slot] = 0;
-                self.outstanding[sender] -= 1;
-            }
+        self.reached(header);
+        true
+    }
+
+    /// Where in `next` it is accounted for, if it is for this receiver.
+    fn place(&self, receiver: usize, header: Header, length: usize) -> Option<usize> {
+        let Load {
+            mode,
+            connections,
+            senders,
+            room,
+            payload,
+            ..
+        } = self.load;
+        let sender = header.sender as usize;
+        let first = receiver - receiver % room;
+        let within = sender.checked_sub(first)?;
+        if within >= senders || header.number > self.sent[sender] {
+            return None;
+        }
+        if length == payload {
+            let is_for = sender != receiver || mode.includes_sender();
+            return is_for.then_some(receiver * senders + within);
+        }
+        let is_answer = length == ACK && sender == receiver && mode.acknowledges();
+        is_answer.then_some(connections * senders + receiver)
+    }
+
+    fn reached(&mut self, header: Header) {
+        let Some(under_way) = self.under_way.get_mut(header.sender as usize) else {
+            return;
+        };
+        let first = under_way.front().map_or(0, |(number, _)| *number);
+        // Mostly no message behind the first has reached all.
+        let guess = header.number.wrapping_sub(first) as usize;
+        let index = match under_way.get(guess) {
+            Some((number, _)) if *number == header.number => guess,
+            _ => match under_way.binary_search_by_key(&header.number, |(number, _)| *number) {
+                Ok(index) => index,
+                Err(_) => return,
+            },
+        };
+        under_way[index].1 -= 1;
+        if under_way[index].1 == 0 {
+            under_way.remove(index);
         }
     }
 
     pub fn is_complete(&self) -> bool {
-        self.delivered >= self.expected
+        self.delivered == self.expected
     }
 
-    pub fn missing(&self) -> u64 {
-        self.expected.saturating_sub(self.delivered)
+    /// What has gone wrong, if nothing more is to come.
+    pub fn account(&self) -> Account {
+        Account {
+            lost: self.expected - self.delivered,
+            ..self.account
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gobroke_bench::Mode;
+
+    use super::*;
+
+    const PAYLOAD: usize = 128;
+
+    /// Three connections, of which the first sends.
+    fn expect(mode: Mode) -> Expect {
+        Expect::new(&Load {
+            mode,
+            connections: 3,
+            senders: 1,
+            room: 3,
+            pace: Pace::Window(8),
+            payload: PAYLOAD,
+        })
+    }
+
+    impl Expect {
+        /// The first has sent so many.
+        fn after(mut self, messages: usize) -> Self {
+            for _ in 0..messages {
+                self.send(0);
+            }
+            self
+        }
+
+        fn gets(&mut self, receiver: usize, numbers: &[u32]) {
+            self.gets_bytes(receiver, PAYLOAD, numbers);
+        }
+
+        fn gets_bytes(&mut self, receiver: usize, length: usize, numbers: &[u32]) {
+            for &number in numbers {
+                let header = Header {
+                    sender: 0,
+                    number,
+                    nanos: 0,
+                };
+                self.receive(receiver, header, length);
+            }
+        }
+    }
+
+    #[test]
+    fn what_each_gets_once_and_in_order_is_complete() {
+        let mut expect = expect(Mode::All).after(3);
+        for receiver in 0..3 {
+            assert!(!expect.is_complete());
+            expect.gets(receiver, &[1, 2, 3]);
+        }
+        assert!(expect.is_complete());
+        assert_eq!(expect.account(), Account::default());
+        assert_eq!(expect.outstanding(0), 0);
+    }
+
+    #[test]
+    fn a_lost_message_is_lost_and_nothing_else() {
+        let mut expect = expect(Mode::All).after(4);
+        expect.gets(0, &[1, 2, 3, 4]);
+        expect.gets(1, &[1, 3, 4]);
+        expect.gets(2, &[1, 2, 3]);
+        let lost = Account {
+            lost: 2,
+            ..Account::default()
+        };
+        assert_eq!(expect.account(), lost);
+        assert_eq!(expect.outstanding(0), 2);
+    }
+
+    #[test]
+    fn a_double_hides_no_loss_be_it_the_next_or_a_later_one() {
+        let wrong = Account {
+            lost: 1,
+            doubled: 1,
+            ..Account::default()
+        };
+        for numbers in [[1, 1, 3, 4], [1, 3, 3, 4], [1, 3, 4, 1], [1, 3, 4, 3]] {
+            let mut expect = expect(Mode::All).after(4);
+            expect.gets(0, &[1, 2, 3, 4]);
+            expect.gets(1, &numbers);
+            expect.gets(2, &[1, 2, 3, 4]);
+            assert_eq!(expect.account(), wrong, "{numbers:?}");
+            assert!(!expect.is_complete());
+            assert_eq!(expect.outstanding(0), 1);
+        }
+    }
+
+    #[test]
+    fn of_two_swapped_messages_one_is_disordered() {
+        let mut expect = expect(Mode::All).after(4);
+        expect.gets(0, &[1, 3, 2, 4]);
+        expect.gets(1, &[2, 3, 4, 1]);
+        expect.gets(2, &[1, 2, 3, 4]);
+        let disordered = Account {
+            disordered: 2,
+            ..Account::default()
+        };
+        assert_eq!(expect.account(), disordered);
+        assert!(expect.is_complete());
+    }
+
+    #[test]
+    fn a_disordered_message_that_comes_again_is_a_double() {
+        let mut expect = expect(Mode::All).after(2);
+        expect.gets(1, &[2, 1, 1, 2]);
+        let Account {
+            doubled,
+            disordered,
+            ..
+        } = expect.account();
+        assert_eq!((doubled, disordered), (2, 1));
+    }
+
+    #[test]
+    fn a_message_to_the_sender_that_is_left_out_is_stray() {
+        for mode in [Mode::Others, Mode::OthersAck] {
+            let mut expect = expect(mode).after(1);
+            expect.gets(0, &[1]);
+            expect.gets(1, &[1]);
+            let wrong = Account {
+                lost: expect.load.deliveries() as u64 - 1,
+                stray: 1,
+                ..Account::default()
+            };
+            assert_eq!(expect.account(), wrong, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_expected_beside_the_message() {
+        for mode in [Mode::AllAck, Mode::OthersAck] {
+            let mut expect = expect(mode).after(2);
+            expect.gets_bytes(0, ACK, &[1]);
+            for receiver in 0..3 {
+                if mode.includes_sender() || receiver != 0 {
+                    expect.gets(receiver, &[1, 2]);
+                }
+            }
+            let missing = Account {
+                lost: 1,
+                ..Account::default()
+            };
+            assert_eq!(expect.account(), missing, "{mode:?}");
+            expect.gets_bytes(0, ACK, &[1, 2]);
+            assert!(expect.is_complete());
+            assert_eq!(expect.account().doubled, 1);
+        }
+    }
+
+    #[test]
+    fn what_is_for_somebody_else_or_was_never_sent_is_stray() {
+        let mut expect = Expect::new(&Load {
+            room: 1,
+            ..expect(Mode::Rooms).load
+        })
+        .after(1);
+        expect.gets(1, &[1]);
+        expect.gets(0, &[2]);
+        expect.gets_bytes(0, ACK, &[1]);
+        assert_eq!(expect.account().stray, 3);
+        assert_eq!(expect.delivered, 0);
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod connection;
 pub mod dialect;
-mod expect;
+pub mod expect;
 
 use std::{
     io,
@@ -14,7 +14,11 @@ use gobroke_bench::Mode;
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use self::{connection::Connection, dialect::Dialect, expect::Expect};
+use self::{
+    connection::Connection,
+    dialect::Dialect,
+    expect::{Account, Expect},
+};
 
 /// What is put on a server.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,14 @@ pub struct Load {
     pub pace: Pace,
     /// Bytes of a message.
     pub payload: usize,
+}
+
+impl Load {
+    /// How many deliveries a message makes, its acknowledgement among them.
+    pub fn deliveries(&self) -> usize {
+        let left_out = usize::from(!self.mode.includes_sender());
+        self.room - left_out + usize::from(self.mode.acknowledges())
+    }
 }
 
 /// When messages are sent.
@@ -46,9 +58,7 @@ pub struct Seen {
     pub elapsed: Duration,
     /// From the time a message was due to be sent until one receiver had it, in microseconds.
     pub latency: Histogram<u64>,
-    pub lost: u64,
-    pub doubled: u64,
-    pub disordered: u64,
+    pub account: Account,
 }
 
 /// A message's beginning: who sent it, its number from 1 on (0: a probe), and when, in hexadecimal digits.
@@ -185,7 +195,7 @@ impl Generator {
                 Mode::Echo => (0..self.connections.len())
                     .filter(|&index| !self.is_probed[index])
                     .collect(),
-                Mode::All | Mode::Ack => vec![0],
+                Mode::All | Mode::AllAck | Mode::OthersAck => vec![0],
             };
             for index in probers {
                 self.send(index, 0, 0)?;
@@ -262,12 +272,12 @@ impl Generator {
         while !self.expect.is_complete() && Instant::now() < patience {
             self.turn(&mut events, Duration::from_millis(50))?;
         }
+        // What comes now is too much.
+        while self.turn(&mut events, Duration::from_millis(50))? > 0 && Instant::now() < patience {}
         Ok(Seen {
             delivered,
             elapsed,
-            lost: self.expect.missing(),
-            doubled: self.expect.doubled,
-            disordered: self.expect.disordered,
+            account: self.expect.account(),
             latency: self.latency,
         })
     }
@@ -332,8 +342,8 @@ impl Generator {
                         }
                         return;
                     }
-                    expect.receive(index, header);
-                    if self.measuring {
+                    let counts = expect.receive(index, header, payload.len());
+                    if counts && self.measuring {
                         latency.saturating_record(nanos.saturating_sub(header.nanos) / 1000);
                     }
                 },

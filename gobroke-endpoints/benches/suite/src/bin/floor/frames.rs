@@ -44,14 +44,12 @@ pub fn next(input: &mut [u8]) -> Option<(Range<usize>, usize)> {
         return None;
     }
     let key: [u8; 4] = input[mask..start].try_into().ok()?;
-    let wide = [key, key].concat();
-    let mut chunks = input[start..end].chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        for (byte, key) in chunk.iter_mut().zip(&wide) {
-            *byte ^= key;
-        }
+    let wide: [u8; 8] = std::array::from_fn(|at| key[at % 4]);
+    let (chunks, rest) = input[start..end].as_chunks_mut();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ u64::from_ne_bytes(wide)).to_ne_bytes();
     }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(&wide) {
+    for (byte, key) in rest.iter_mut().zip(wide) {
         *byte ^= key;
     }
     Some((start..end, end))

@@ -247,13 +247,6 @@ impl Pass {
             std::mem::swap(&mut self.shared, &mut self.bytes);
             return;
         }
-        // An echo's answers: one read's, for the one who sent it.
-        if let Some(To::One(index)) = self.entries.first().map(|entry| entry.to)
-            && self.entries.iter().all(|entry| entry.to == To::One(index))
-        {
-            self.own.push((index, std::mem::take(&mut self.bytes)));
-            return;
-        }
         let mut named: Vec<usize> = Vec::new();
         let mut start = 0;
         for entry in &self.entries {

@@ -8,10 +8,20 @@ mod frames;
 mod lane;
 mod member;
 
-use std::{cell::RefCell, io, sync::Arc};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 use gobroke_bench::{ACK, ANY, Mode, ready, room};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+};
 
 use crate::{
     lane::{Entry, Lane, To},
@@ -65,57 +75,81 @@ thread_local! {
 
 async fn serve(server: Arc<Server>, stream: TcpStream, index: usize) -> io::Result<()> {
     let path = frames::answer(&stream).await?;
-    let member = Arc::new(Member::new(stream, index, room(&path)));
+    let (incoming, outgoing) = stream.into_split();
+    let member = Arc::new(Member::new(outgoing, index, room(&path)));
     let lane = &server.lanes[index % server.lanes.len()];
     lane.admit(member.clone());
-    let ended = Box::pin(read_on(&server, &member)).await;
+    let ended = Box::pin(read_on(&server, &member, incoming)).await;
     lane.remove(&member);
     ended
 }
 
-async fn read_on(server: &Server, member: &Arc<Member>) -> io::Result<()> {
+/// Reads as GoBroke does: after a read that did not fill the buffer tokio knows that nothing is left, and the next one
+/// waits without asking the system.
+async fn read_on(
+    server: &Server,
+    member: &Arc<Member>,
+    mut incoming: OwnedReadHalf,
+) -> io::Result<()> {
     let mut begun = Vec::new();
-    loop {
-        member.stream.readable().await?;
-        let read = BUFFER.with_borrow_mut(|buffer| {
-            let length = match member.stream.try_read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+    let mut read_once =
+        |cx: &mut task::Context<'_>, buffer: &mut Vec<u8>| -> Poll<io::Result<()>> {
+            let mut buffer = ReadBuf::new(buffer);
+            task::ready!(Pin::new(&mut incoming).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled_mut();
+            if bytes.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
             if begun.is_empty() {
-                let at = server.take(member, &mut buffer[..length]);
-                begun.extend_from_slice(&buffer[at..length]);
+                let at = server.take(member, bytes);
+                begun.extend_from_slice(&bytes[at..]);
             } else {
-                begun.extend_from_slice(&buffer[..length]);
+                begun.extend_from_slice(bytes);
                 let at = server.take(member, &mut begun);
                 begun.drain(..at);
             }
             if begun.is_empty() {
                 begun = Vec::new();
             }
-            Ok(())
-        });
-        read?;
+            Poll::Ready(Ok(()))
+        };
+    loop {
+        poll_fn(|cx| BUFFER.with_borrow_mut(|buffer| read_once(cx, buffer))).await?;
     }
 }
 
+/// Answers all of a read with one write: nothing else is for its sender, so no lane has to keep the order.
+fn echo(member: &Arc<Member>, input: &mut [u8]) -> usize {
+    let mut answers = Vec::with_capacity(input.len());
+    let mut at = 0;
+    while let Some((payload, end)) = frames::next(&mut input[at..]) {
+        frames::write(&input[at..][payload], &mut answers);
+        at += end;
+    }
+    if !answers.is_empty() {
+        member.write(&answers);
+    }
+    at
+}
+
 impl Server {
-    /// Takes the whole messages of a read, and makes the passes that they ask for.
+    /// Takes the whole messages of a read, and makes the passes that they ask for; gives back where they end.
     fn take(&self, member: &Arc<Member>, input: &mut [u8]) -> usize {
+        if self.mode == Mode::Echo && self.kind != Kind::Each {
+            return echo(member, input);
+        }
         let mut at = 0;
         while let Some((payload, end)) = frames::next(&mut input[at..]) {
             let payload = &input[at..][payload];
             at += end;
             let to = match self.mode {
-                Mode::All => To::All,
-                Mode::Others | Mode::Ack => To::Others(member.index),
+                Mode::All | Mode::AllAck => To::All,
+                Mode::Others | Mode::OthersAck => To::Others(member.index),
                 Mode::Rooms | Mode::Beside => To::Room(member.room),
                 Mode::Echo => To::One(member.index),
             };
             self.put(payload, to);
-            if self.mode == Mode::Ack {
+            if self.mode.acknowledges() {
                 self.put(&payload[..ACK.min(payload.len())], To::One(member.index));
             }
         }

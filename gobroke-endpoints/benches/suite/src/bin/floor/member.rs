@@ -1,21 +1,21 @@
-//! [`Member`]: a socket, and what it has not taken.
+//! [`Member`]: a socket's writing half, and what it has not taken.
 
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 
 pub struct Member {
-    pub stream: TcpStream,
+    stream: OwnedWriteHalf,
     pub index: usize,
     pub room: usize,
     waiting: Mutex<Vec<u8>>,
 }
 
 impl Member {
-    pub fn new(stream: TcpStream, index: usize, room: usize) -> Self {
+    pub fn new(stream: OwnedWriteHalf, index: usize, room: usize) -> Self {
         Self {
             stream,
             index,
