@@ -59,6 +59,11 @@ impl Redis {
         self.proxies.lock()[instance].deafen();
     }
 
+    /// Lets no connection through that is made from now on, or lets them through again.
+    pub(crate) fn close(&self, instance: &str, closed: bool) {
+        self.proxies.lock()[instance].close(closed);
+    }
+
     pub(crate) fn cut(&self, instance: &str, cut: bool) {
         self.proxies.lock()[instance].cut(cut);
     }

@@ -39,6 +39,8 @@ struct Shared {
     to: Far,
     cut: watch::Sender<bool>,
     stalled: watch::Sender<bool>,
+    /// No connection is let through that is not there yet.
+    closed: AtomicBool,
     /// The connections, each with whether it subscribes, and whether what comes back is swallowed.
     connections: Mutex<Vec<Arc<Connection>>>,
 }
@@ -57,6 +59,7 @@ impl Proxy {
             to,
             cut: watch::Sender::new(false),
             stalled: watch::Sender::new(false),
+            closed: AtomicBool::new(false),
             connections: Mutex::default(),
         });
         let task = tokio::spawn(serve(listener, shared.clone())).abort_handle();
@@ -70,6 +73,11 @@ impl Proxy {
     /// Cuts all connections and lets none through, or lets them through again.
     pub(crate) fn cut(&self, cut: bool) {
         self.shared.cut.send_replace(cut);
+    }
+
+    /// Lets no more connections through than there are, or lets them through again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.shared.closed.store(closed, Relaxed);
     }
 
     /// Lets nothing come back, as over a way that is full, or lets it come back again.
@@ -102,7 +110,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
-    if *shared.cut.borrow() {
+    if *shared.cut.borrow() || shared.closed.load(Relaxed) {
         return;
     }
     match &shared.to {
