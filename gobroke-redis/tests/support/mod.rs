@@ -13,6 +13,7 @@ pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod sharded;
+pub(crate) mod sieve;
 pub(crate) mod way;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -86,6 +87,11 @@ impl Setup for Redis {
     async fn away(&self, instance: &str, away: bool) -> bool {
         self.cut(instance, away);
         true
+    }
+
+    async fn disturb(&self, on: bool) -> bool {
+        let proxies = self.proxies.lock();
+        proxies.values().filter(|proxy| proxy.disturb(on)).count() > 0
     }
 
     async fn lose_directory(&self) -> bool {
