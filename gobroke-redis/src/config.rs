@@ -1,6 +1,6 @@
 //! [`Config`]: what a [`RedisCluster`](crate::RedisCluster) is told by its builder methods.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::carrier::Seal;
 
@@ -14,6 +14,10 @@ pub(crate) const UNDER_WAY: usize = 4;
 pub(crate) const CHUNK: usize = 128;
 /// How long a subscription is quiet until a probe goes through it.
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
+/// How long a lease may be. Much longer ones overflow the sums that are made with it.
+const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+/// How short a timeout may be. What is shorter ends before a busy server or a network has answered anything.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -53,9 +57,70 @@ impl Config {
                 "the namespace {namespace:?} is empty, or has spaces, braces or pattern characters in it"
             ));
         }
-        if self.lease < Duration::from_secs(1) {
-            return Err(format!("a lease of {:?} is shorter than 1 s", self.lease));
+        if !LEASES.contains(&self.lease) {
+            return Err(format!(
+                "a lease of {:?} does not work: give it 1 s or more, and 365 days at the most",
+                self.lease
+            ));
+        }
+        for (name, timeout) in [
+            ("response", self.response_timeout),
+            ("connect", self.connect_timeout),
+        ] {
+            if timeout < SHORTEST {
+                return Err(format!(
+                    "a {name} timeout of {timeout:?} ends before Redis has answered: give it {SHORTEST:?} or more"
+                ));
+            }
+        }
+        if self.queue == 0 {
+            return Err(
+                "a queue of 0 bytes takes nothing: leave it at its 8 MiB, or give it 1 byte or more"
+                    .to_owned(),
+            );
         }
         self.seal.as_ref().map_or(Ok(()), Seal::check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_and_the_least_that_can_is_not() {
+        fn check(set: impl FnOnce(&mut Config)) -> Result<(), String> {
+            let mut config = Config::default();
+            set(&mut config);
+            config.check()
+        }
+        let ms = Duration::from_millis;
+        let year = ms(365 * 86_400_000);
+        for refused in [
+            check(|config| config.queue = 0),
+            check(|config| config.lease = ms(999)),
+            check(|config| config.lease = year + ms(1)),
+            check(|config| config.lease = Duration::MAX),
+            check(|config| config.response_timeout = ms(9)),
+            check(|config| config.connect_timeout = Duration::ZERO),
+            check(|config| config.namespace = String::new()),
+            check(|config| config.seal = Some(Seal::new(b"short"))),
+        ] {
+            assert!(refused.is_err());
+        }
+        let least = check(|config| {
+            config.queue = 1;
+            config.lease = ms(1_000);
+            config.response_timeout = ms(10);
+            config.connect_timeout = ms(10);
+        });
+        assert_eq!(least, Ok(()));
+        let most = check(|config| {
+            config.queue = usize::MAX;
+            config.lease = year;
+            config.response_timeout = Duration::MAX;
+            config.connect_timeout = Duration::MAX;
+        });
+        assert_eq!(most, Ok(()));
     }
 }

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use gobroke_core::{Broke, Message, testing::TestClient};
+use gobroke_core::{Broke, Message, cluster::Cursor, testing::TestClient};
 use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep};
 
@@ -281,8 +281,62 @@ async fn an_instance_that_was_removed_comes_back_in_a_new_life() {
     pair.stop().await;
 }
 
+/// How many clients all pages have, of a group or of all, and whether they say that some are missing.
+async fn pages(broke: &Broke, group: Option<&str>) -> (usize, bool) {
+    let (mut count, mut partial) = (0, false);
+    let mut cursor = Some(Cursor::default());
+    while let Some(from) = cursor {
+        let page = match group {
+            Some(group) => broke.members_page(group, &from, 10).await,
+            None => broke.clients_page(&from, 10).await,
+        };
+        count += page.clients.len();
+        partial |= page.partial;
+        cursor = page.next;
+    }
+    (count, partial)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deaf_subscription_is_found_and_made_anew() {
+async fn pages_say_that_clients_are_missing_while_redis_is_away_and_are_whole_afterwards() {
+    const LISTINGS: [Option<&str>; 2] = [None, Some("room")];
+    let mut pair = Pair::start().await;
+    assert!(pair.one.join(pair.ann.id(), "room") && pair.two.join(pair.bob.id(), "room"));
+    for group in LISTINGS {
+        let whole = async || pages(&pair.one, group).await == (2, false);
+        until("both are listed", whole).await;
+    }
+    // Cut off from it, or without any.
+    for is_cut in [true, false] {
+        match is_cut {
+            true => pair.redis.cut("one", true),
+            false => pair.redis.server.kill(),
+        }
+        for group in LISTINGS {
+            assert_eq!(pages(&pair.one, group).await, (1, true), "{group:?}");
+        }
+        until("it knows", async || !pair.one.is_ready()).await;
+        for group in LISTINGS {
+            assert_eq!(pages(&pair.one, group).await, (1, true), "{group:?}");
+        }
+        match is_cut {
+            true => pair.redis.cut("one", false),
+            false => pair.redis.server.run().await,
+        }
+        for group in LISTINGS {
+            until("they are whole", async || {
+                let (count, partial) = pages(&pair.one, group).await;
+                assert!(partial || count == 2, "{count} of {group:?} are not all");
+                !partial
+            })
+            .await;
+        }
+    }
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_deaf_subscription_is_not_ready_until_it_is_made_anew() {
     let redis = Redis::start().await;
     let cluster = redis.through("one").await;
     let one = start("one", cluster.clone()).await;
@@ -293,10 +347,14 @@ async fn a_deaf_subscription_is_found_and_made_anew() {
     })
     .await;
     redis.deafen("one");
+    // It is made anew when the test has looked.
+    redis.close("one", true);
     two.0
         .send(Message::new("into a deaf ear").to_client(ann.id()))
         .unwrap();
     until("it is found", async || cluster.stats().deaf == 1).await;
+    until("it is not ready", async || !one.0.is_ready()).await;
+    redis.close("one", false);
     assert_eq!(ann.next_text().await.as_deref(), Some("into a deaf ear"));
     until("it is ready again", async || one.0.is_ready()).await;
     assert_eq!((stats(&two.0).lost, stats(&one.0).lost), (0, 0));

@@ -6,25 +6,18 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use gobroke_core::{
-    Broke, async_trait,
-    cluster::{Cluster, conformance, conformance::Setup},
-};
+use gobroke_core::{Broke, async_trait, cluster::conformance};
 use gobroke_redis::RedisCluster;
 use tokio::time::sleep;
 
 use self::support::{
-    Server,
+    Far, Proxy, Server,
+    apart::{Apart, Shared},
     load::Load,
-    sentinel::Watched,
+    sentinel::{ACL, Watched},
     sharded::Sharded,
     way::{self, Certificates, Way},
 };
-
-/// What a user needs: also in `src/docs/operating.md`.
-const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
-    +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hvals +hscan +zadd +zrem +zrange \
-    +zrangebyscore +sadd +srem +spop +smembers";
 
 /// How long there is load before a failover and after it.
 const AROUND: Duration = Duration::from_millis(500);
@@ -40,52 +33,35 @@ impl Secure {
     async fn start() -> Self {
         let (way, port) = (Way::Tls(Certificates::new()), way::port());
         let server = Server::start_with(way.arguments(port)).await;
+        // The same for namespaces of tests.
+        let acl = ACL.replace("{gobroke}", "{apart-*}");
         let mut user = vec!["ACL", "SETUSER", "router", "on", ">secret"];
-        user.extend(ACL.split_whitespace());
+        user.extend(acl.split_whitespace());
         server.cli(&user).await;
         Self { server, way, port }
     }
 }
 
 #[async_trait]
-impl Setup for Secure {
-    async fn cluster(&self, _: &str) -> Arc<dyn Cluster> {
-        let cluster = RedisCluster::from_client(self.way.client(self.port));
+impl Shared for Secure {
+    async fn behind_proxies(&self) -> (Vec<Proxy>, RedisCluster) {
+        let proxy = Proxy::start(Far::Port(self.port, Arc::default())).await;
+        let cluster = RedisCluster::from_client(self.way.client(proxy.addr().port()));
         let cluster = cluster.login("router", "secret");
-        Arc::new(cluster.secret("sixteen bytes or more"))
+        (vec![proxy], cluster.secret("sixteen bytes or more"))
     }
 
-    async fn kill(&self, _: &str) {
-        unreachable!("no check that kills is run here");
-    }
-
-    fn lease(&self) -> Duration {
-        Duration::from_secs(15)
-    }
-
-    async fn lose_directory(&self) -> bool {
+    async fn lose_directory(&self, _: &str) {
         self.server.cli(&["FLUSHALL"]).await;
-        true
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_promises_hold_over_tls_for_a_user_who_may_do_only_what_is_needed() {
-    conformance::messages_arrive_once_and_in_order(&Secure::start().await, 1).await;
-    conformance::only_instances_with_members_get_a_groups_messages(&Secure::start().await).await;
-    conformance::joins_are_ordered_with_the_messages_around(&Secure::start().await).await;
-    conformance::listings_cover_all_instances_in_pages(&Secure::start().await).await;
-    conformance::every_instance_knows_the_same_of_a_client(&Secure::start().await).await;
-    conformance::a_reconnect_elsewhere_replaces_the_older_session(&Secure::start().await).await;
-    conformance::lost_records_are_written_again(&Secure::start().await).await;
-    let secure = Secure::start().await;
-    conformance::an_instance_that_stops_is_gone_at_once(&secure).await;
+async fn what_every_cluster_promises_holds_over_tls_for_a_user_who_may_do_only_what_is_needed() {
+    let secure = Arc::new(Secure::start().await);
+    conformance::run(async || Apart::new(&secure)).await;
     let denied = secure.server.cli(&["ACL", "LOG"]).await;
-    assert_eq!(
-        denied,
-        redis::Value::Array(Vec::new()),
-        "nothing was denied"
-    );
+    assert_eq!(denied, redis::Value::Array(Vec::new()));
 }
 
 /// Two instances of a user with few rights, in a namespace that is theirs.
@@ -140,13 +116,6 @@ async fn a_server_that_nobody_trusted_certified_is_refused_with_the_reason() {
     let started = Broke::builder().instance("one").cluster(open).start();
     let refused = format!("{:?}", started.await.err());
     assert!(refused.contains("rediss://"), "{refused}");
-}
-
-#[test]
-fn the_rights_of_the_page_on_operating_are_those_that_were_tried() {
-    let page = include_str!("../src/docs/operating.md");
-    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words(page).contains(&words(ACL)));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use gobroke_core::cluster::conformance;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use self::support::{
     apart::Apart,
@@ -19,6 +19,8 @@ use self::support::{
 const AROUND: Duration = Duration::from_millis(500);
 /// The slots of some trunks, a hash tag each.
 const TAGS: [&str; 3] = ["{u0}", "{ly}", "{ha}"];
+/// How long slots move to and fro.
+const STORM: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_every_cluster_promises_holds_for_a_user_who_may_do_only_what_is_needed() {
@@ -71,5 +73,33 @@ async fn nothing_that_is_sealed_is_lost_by_failovers_moves_of_slots_and_killed_c
     sharded.elected(directory, master).await;
     sleep(AROUND).await;
     load.agrees().await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_slots_move_to_and_fro() {
+    let sharded = Sharded::start().await;
+    let cluster = sharded.cluster();
+    let load = Load::start(vec![cluster.clone(), cluster.clone(), cluster.clone()]).await;
+    let trunk = sharded.trunks().await.pop_first().unwrap();
+    let slots = [
+        sharded.slot_of(&trunk).await,
+        sharded.slot_of("{gobroke}").await,
+    ];
+    let before = cluster.stats().connected;
+    let (mut moves, end) = (0, Instant::now() + STORM);
+    while Instant::now() < end {
+        for slot in slots {
+            sharded.migrate(slot).await;
+            // Some moves come while others are being made up for, some afterwards.
+            sleep(Duration::from_millis(moves % 5 * 50)).await;
+            moves += 1;
+        }
+    }
+    load.agrees().await;
+    let connected = cluster.stats().connected - before;
+    println!("{moves} moves, {connected} times connected anew");
+    assert!(moves >= 10 && connected >= 15, "it was a storm");
+    sleep(AROUND).await;
     load.lost_nothing().await;
 }

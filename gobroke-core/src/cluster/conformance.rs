@@ -55,6 +55,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(5);
+/// How many bytes a client may have to read: more than any check sends it before it reads.
+const UNREAD: usize = 4 << 20;
 
 /// A cluster that checks are run on: nobody has joined it yet, and nobody else does.
 #[async_trait]
@@ -153,8 +155,9 @@ struct Instance {
 impl Instance {
     /// Starts one, whose clients name the targets of what they send, and are who they say they are.
     async fn start(setup: &dyn Setup, name: &str) -> Self {
-        let endpoint =
-            TestEndpoint::new(Targets::default()).options(|options| options.ping_interval = None);
+        let endpoint = TestEndpoint::new(Targets::default())
+            .options(|options| options.ping_interval = None)
+            .capacity(UNREAD);
         Self::start_with(setup, name, endpoint, Vec::new()).await
     }
 

@@ -341,6 +341,11 @@ impl Lines {
         self.sending.unacknowledged().is_empty()
     }
 
+    /// Whether something is known to have been sent here that has not come yet.
+    pub(crate) fn is_missing_any(&self) -> bool {
+        self.receiving.is_missing_any()
+    }
+
     /// The cargo that has not been acknowledged.
     pub(crate) fn unsettled(&self) -> u64 {
         self.sending.in_doubt()

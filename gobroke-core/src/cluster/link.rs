@@ -292,8 +292,8 @@ impl Link {
         carrier.count().await
     }
 
-    /// Waits until what was sent has been handed over and acknowledged, until `end` at the latest; not for a cluster
-    /// that is away.
+    /// Waits until what was sent has been handed over and acknowledged, and what others are known to have sent has come,
+    /// until `end` at the latest; not for a cluster that is away.
     pub(crate) async fn drain(&self, end: Instant) {
         let mut press = Instant::now();
         loop {
@@ -301,7 +301,8 @@ impl Link {
             {
                 let mut outgoing = self.shared.lock();
                 outgoing.flush(now);
-                let done = outgoing.is_drained() && outgoing.lines.is_settled();
+                let lines = &outgoing.lines;
+                let done = outgoing.is_drained() && lines.is_settled() && !lines.is_missing_any();
                 if done || !outgoing.is_up() || now >= end {
                     return;
                 }

@@ -73,6 +73,13 @@ impl<S: Shared> Setup for Apart<S> {
         true
     }
 
+    /// Not over TLS, where nobody between can tell what is published.
+    async fn disturb(&self, on: bool) -> bool {
+        let proxies = self.proxies.lock();
+        let proxies = proxies.values().flatten();
+        proxies.filter(|proxy| proxy.disturb(on)).count() > 0
+    }
+
     async fn lose_directory(&self) -> bool {
         self.servers.lose_directory(&self.namespace).await;
         true

@@ -13,6 +13,7 @@ pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod sharded;
+pub(crate) mod sieve;
 pub(crate) mod way;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -59,6 +60,11 @@ impl Redis {
         self.proxies.lock()[instance].deafen();
     }
 
+    /// Lets no connection through that is made from now on, or lets them through again.
+    pub(crate) fn close(&self, instance: &str, closed: bool) {
+        self.proxies.lock()[instance].close(closed);
+    }
+
     pub(crate) fn cut(&self, instance: &str, cut: bool) {
         self.proxies.lock()[instance].cut(cut);
     }
@@ -81,6 +87,11 @@ impl Setup for Redis {
     async fn away(&self, instance: &str, away: bool) -> bool {
         self.cut(instance, away);
         true
+    }
+
+    async fn disturb(&self, on: bool) -> bool {
+        let proxies = self.proxies.lock();
+        proxies.values().filter(|proxy| proxy.disturb(on)).count() > 0
     }
 
     async fn lose_directory(&self) -> bool {

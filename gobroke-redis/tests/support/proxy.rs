@@ -17,6 +17,8 @@ use tokio::{
     task::AbortHandle,
 };
 
+use super::sieve::Sieve;
+
 pub(crate) struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -39,6 +41,10 @@ struct Shared {
     to: Far,
     cut: watch::Sender<bool>,
     stalled: watch::Sender<bool>,
+    /// No connection is let through that is not there yet.
+    closed: AtomicBool,
+    /// Most of what is published is lost on the way back.
+    lossy: AtomicBool,
     /// The connections, each with whether it subscribes, and whether what comes back is swallowed.
     connections: Mutex<Vec<Arc<Connection>>>,
 }
@@ -57,6 +63,8 @@ impl Proxy {
             to,
             cut: watch::Sender::new(false),
             stalled: watch::Sender::new(false),
+            closed: AtomicBool::new(false),
+            lossy: AtomicBool::new(false),
             connections: Mutex::default(),
         });
         let task = tokio::spawn(serve(listener, shared.clone())).abort_handle();
@@ -70,6 +78,20 @@ impl Proxy {
     /// Cuts all connections and lets none through, or lets them through again.
     pub(crate) fn cut(&self, cut: bool) {
         self.shared.cut.send_replace(cut);
+    }
+
+    /// Lets no more connections through than there are, or lets them through again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.shared.closed.store(closed, Relaxed);
+    }
+
+    /// Loses most of what is published, or nothing any more. Says whether anybody subscribed, as far as it can read that.
+    pub(crate) fn disturb(&self, lossy: bool) -> bool {
+        self.shared.lossy.store(lossy, Relaxed);
+        let connections = self.shared.connections.lock();
+        connections
+            .iter()
+            .any(|connection| connection.subscribes.load(Relaxed))
     }
 
     /// Lets nothing come back, as over a way that is full, or lets it come back again.
@@ -102,7 +124,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
-    if *shared.cut.borrow() {
+    if *shared.cut.borrow() || shared.closed.load(Relaxed) {
         return;
     }
     match &shared.to {
@@ -149,15 +171,18 @@ async fn between(
         }
     };
     let back = async {
-        let mut buffer = vec![0; 64 << 10];
+        let (mut buffer, mut sieve) = (vec![0; 64 << 10], Sieve::default());
         while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
             replace(&mut buffer[..count], ports);
             if stalled.wait_for(|stalled| !stalled).await.is_err() {
                 return;
             }
-            if !connection.deaf.load(Relaxed)
-                && to_client.write_all(&buffer[..count]).await.is_err()
-            {
+            // It subscribes when all that it asked before has been answered.
+            let passed = match connection.subscribes.load(Relaxed) {
+                true => &*sieve.pass(&buffer[..count], shared.lossy.load(Relaxed)),
+                false => &buffer[..count],
+            };
+            if !connection.deaf.load(Relaxed) && to_client.write_all(passed).await.is_err() {
                 return;
             }
         }

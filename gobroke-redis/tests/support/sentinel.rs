@@ -21,7 +21,7 @@ use super::{
     way::{Way, port},
 };
 
-/// What a user needs, for the namespace `gobroke`: also in `src/docs/operating.md`.
+/// What a user needs, for the namespace `gobroke`, of one server too: also in `src/docs/operating.md`.
 pub(crate) const ACL: &str = "~{gobroke}:* &{gobroke}:* -@all +ping +info +subscribe +publish +evalsha \
     +script|load +time +exists +hget +hset +hdel +hmget +hgetall +hincrby +hlen +hvals +hscan +zadd +zrem +zrange \
     +zrangebyscore +sadd +srem +spop +smembers";

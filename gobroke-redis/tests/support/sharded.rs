@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters with a replica each, and proxies before all of them for each instance.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc, time::Duration};
 
 use gobroke_core::async_trait;
 use gobroke_redis::RedisCluster;
@@ -181,6 +181,33 @@ impl Sharded {
     pub(crate) async fn slot_of(&self, key: &str) -> u16 {
         let slot = self.any().cli(&["CLUSTER", "KEYSLOT", key]).await;
         redis::from_redis_value(slot).unwrap()
+    }
+
+    /// The hash tags of the trunks that something is published to, by what the servers log of a moment.
+    pub(crate) async fn trunks(&self) -> BTreeSet<String> {
+        type Logged = (u64, u64, u64, Vec<Vec<u8>>, String, String);
+        let slower_than = async |micros: &str| {
+            for server in &self.servers {
+                let set = ["CONFIG", "SET", "slowlog-log-slower-than", micros];
+                server.cli(&set).await;
+            }
+        };
+        slower_than("0").await;
+        sleep(Duration::from_millis(100)).await;
+        slower_than("10000").await;
+        let mut tags = BTreeSet::new();
+        for server in &self.servers {
+            let logged = server.cli(&["SLOWLOG", "GET", "-1"]).await;
+            for (.., command, _, _) in redis::from_redis_value::<Vec<Logged>>(logged).unwrap() {
+                if let [name, channel, ..] = &*command
+                    && name == b"SPUBLISH"
+                    && let Some((tag, _)) = String::from_utf8_lossy(channel).split_once(':')
+                {
+                    tags.insert(tag.to_owned());
+                }
+            }
+        }
+        tags
     }
 
     /// Has the replica of a master take over, planned.

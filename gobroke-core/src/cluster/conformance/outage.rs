@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Instance, Setup, eventually, expect, settled, stop_all, traffic::Traffic};
 use crate::{
@@ -60,7 +60,8 @@ pub async fn an_outage_is_made_up_for(setup: &dyn Setup) {
 }
 
 /// Under faults by a seed (instances cut off, a carrier that loses for good) whatever arrives does so once and in order,
-/// and what does not is counted; afterwards all instances agree again. Only what the setup can do is done.
+/// and what does not is counted; afterwards all instances agree again. Only what the setup can do is done, and nobody is
+/// cut off for as long as a lease: what was sent to whoever is gone when it ends is in doubt.
 ///
 /// # Panics
 /// Where the promise is not kept.
@@ -68,11 +69,21 @@ pub async fn random_faults_are_accounted_for(setup: &dyn Setup, seed: u64) {
     let instances = Instance::start_all(setup, ["one", "two", "three"]).await;
     let mut traffic = Traffic::new(&instances, seed).await;
     let mut seed = Seed::new(seed);
-    let mut away = [false; 3];
+    let (mut away, mut ready) = ([false; 3], [Instant::now(); 3]);
+    // Who is gone when its lease ends is removed.
+    let longest = setup.lease() / 3;
     for _ in 0..60 {
+        for (index, instance) in instances.iter().enumerate() {
+            if !away[index] && instance.broke.is_ready() {
+                ready[index] = Instant::now();
+            } else if away[index] && ready[index].elapsed() > longest {
+                away[index] = false;
+                setup.away(instance.name(), false).await;
+            }
+        }
         let index = seed.below(3) as usize;
         match seed.below(6) {
-            0 | 1 => {
+            0 | 1 if away[index] || ready[index].elapsed() < longest => {
                 away[index] = !away[index];
                 setup.away(instances[index].name(), away[index]).await;
             }

@@ -290,7 +290,7 @@ impl Origin {
     }
 
     /// Whether something is held back, or known to exist and not there.
-    fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         let (pair, all) = self.highest();
         let waits =
             self.base == Start::Unknown && (self.all.known.number > 0 || !self.all.held.is_empty());

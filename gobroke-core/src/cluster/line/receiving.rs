@@ -68,6 +68,10 @@ impl Receiving {
         self.origins.values().map(Origin::held).sum()
     }
 
+    pub(super) fn is_missing_any(&self) -> bool {
+        self.origins.values().any(Origin::is_blocked)
+    }
+
     /// Gives back whether it can be there: one that left does not come back in the same incarnation.
     pub(super) fn joined(&mut self, id: &InstanceId, now: Instant) -> bool {
         let key = id.fingerprint();
