@@ -170,28 +170,28 @@ impl RedisCluster {
     }
 
     /// How long an instance that does not say that it lives stays in the cluster. It says so each fifth of that.
-    /// What others send to it meanwhile is kept for it, for 30 s at most, however long the lease is. At least 1 s.
-    /// Default: 15 s.
+    /// What others send to it meanwhile is kept for it, for 30 s at most, however long the lease is. At least 1 s,
+    /// and 365 days at the most. Default: 15 s.
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
         self.set(|config| config.lease = lease)
     }
 
-    /// How long an answer of Redis may take; after that all connections are made anew. Default: 5 s, since a busy
-    /// server may well take a second.
+    /// How long an answer of Redis may take; after that all connections are made anew. At least 10 ms. Default:
+    /// 5 s, since a busy server may well take a second.
     #[must_use]
     pub fn response_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.response_timeout = timeout)
     }
 
-    /// How long making one connection may take. Default: 2 s.
+    /// How long making one connection may take. At least 10 ms. Default: 2 s.
     #[must_use]
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.connect_timeout = timeout)
     }
 
-    /// How many bytes may wait to be published, or for the answer to it. Beyond, core's own queue fills.
-    /// Default: 8 MiB.
+    /// How many bytes may wait to be published, or for the answer to it. Beyond, core's own queue fills. At
+    /// least 1 byte, by which one frame goes at a time. Default: 8 MiB.
     #[must_use]
     pub fn queue(self, bytes: usize) -> Self {
         self.set(|config| config.queue = bytes)
