@@ -34,8 +34,8 @@ struct Gates {
     directory: watch::Sender<bool>,
     carrier: watch::Sender<bool>,
     writes: watch::Sender<bool>,
-    /// Of whom it is not known yet where it is.
-    unknown: Mutex<Option<ClientId>>,
+    /// Of whom it is not known yet where they are.
+    unknown: Mutex<Vec<ClientId>>,
     /// How many questions were asked for places.
     questions: AtomicUsize,
     /// Who joined, in order.
@@ -153,9 +153,11 @@ impl Membership for Place {
             return Ok(lies.collect());
         }
         let mut located = self.inner.locate(clients).await?;
-        let unknown = *self.gates.unknown.lock().expect("no panic");
-        if let Some(at) = clients.iter().position(|client| Some(*client) == unknown) {
-            located[at] = Whereabouts::Unknown;
+        let unknown = self.gates.unknown.lock().expect("no panic");
+        for (client, at) in clients.iter().zip(&mut located) {
+            if unknown.contains(client) {
+                *at = Whereabouts::Unknown;
+            }
         }
         Ok(located)
     }
@@ -288,8 +290,8 @@ async fn of_whom_it_is_not_known_yet_where_it_is_holds_up_nobody_else() {
     let (ann, carl) = (connect(&one, &two.0).await, connect(&one, &two.0).await);
     let mut bob = connect(&two, &one.0).await;
     let mut dora = connect(&two, &one.0).await;
-    let unknown = |client| *cluster.gates.unknown.lock().expect("no panic") = client;
-    unknown(Some(bob.id()));
+    let unknown = |clients| *cluster.gates.unknown.lock().expect("no panic") = clients;
+    unknown(vec![bob.id()]);
     let begun = Instant::now();
     ann.send_message(Message::new("to bob").to_client(bob.id()))
         .await;
@@ -297,9 +299,38 @@ async fn of_whom_it_is_not_known_yet_where_it_is_holds_up_nobody_else() {
         .await;
     expect(&mut dora, "to dora").await;
     assert!(begun.elapsed() < Duration::from_millis(400));
-    unknown(None);
+    unknown(Vec::new());
     expect(&mut bob, "to bob").await;
     assert_eq!((stats(&one.0).dropped, stats(&one.0).unknown), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_not_taken_for_what_waits_now() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    let (ann, carl) = (connect(&one, &two.0).await, connect(&one, &two.0).await);
+    let mut bob = connect(&two, &one.0).await;
+    let mut dora = connect(&two, &one.0).await;
+    let eve = connect(&two, &one.0).await;
+    cluster.directory(false);
+    ann.send_message(Message::new("for bob").to_client(bob.id()))
+        .await;
+    sleep(Duration::from_millis(300)).await;
+    // Somebody else is held back meanwhile.
+    carl.send_message(Message::new("for eve").to_client(eve.id()))
+        .await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(stats(&one.0).dropped, 1);
+    ann.send_message(Message::new("for dora").to_client(dora.id()))
+        .await;
+    sleep(Duration::from_millis(10)).await;
+    cluster.directory(true);
+    expect(&mut dora, "for dora").await;
+    // Nothing that was for others came before.
+    two.0
+        .send(Message::new("end").to_client(bob.id()))
+        .expect("it is sent");
+    expect(&mut bob, "end").await;
 }
 
 #[tokio::test(start_paused = true)]

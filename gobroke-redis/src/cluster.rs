@@ -177,14 +177,14 @@ impl RedisCluster {
         self.set(|config| config.lease = lease)
     }
 
-    /// How long an answer of Redis may take; after that all connections are made anew. At least 10 ms. Default:
-    /// 5 s, since a busy server may well take a second.
+    /// How long an answer of Redis may take; after that all connections are made anew. At least 10 ms, and an
+    /// hour at the most. Default: 5 s, since a busy server may well take a second.
     #[must_use]
     pub fn response_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.response_timeout = timeout)
     }
 
-    /// How long making one connection may take. At least 10 ms. Default: 2 s.
+    /// How long making one connection may take. At least 10 ms, and an hour at the most. Default: 2 s.
     #[must_use]
     pub fn connect_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.connect_timeout = timeout)
@@ -273,7 +273,7 @@ impl RedisCluster {
             Ok(joined) => Ok((instance, joined)),
             Err(Ended::Away(error)) => Err(error),
             Err(Ended::Expelled) => Err(ClusterError::Expelled),
-            Err(Ended::Superseded) => Err(ClusterError::Refused(format!(
+            Err(Ended::Superseded { .. }) => Err(ClusterError::Refused(format!(
                 "a newer instance has the name {name}"
             ))),
         }

@@ -16,8 +16,9 @@ pub(crate) const CHUNK: usize = 128;
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
 /// How long a lease may be. Much longer ones overflow the sums that are made with it.
 const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
-/// How short a timeout may be. What is shorter ends before a busy server or a network has answered anything.
-const SHORTEST: Duration = Duration::from_millis(10);
+/// How long a timeout may be. What is shorter ends before a busy server or a network has answered anything; what is longer
+/// ends nothing that hangs.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -67,9 +68,9 @@ impl Config {
             ("response", self.response_timeout),
             ("connect", self.connect_timeout),
         ] {
-            if timeout < SHORTEST {
+            if !TIMEOUTS.contains(&timeout) {
                 return Err(format!(
-                    "a {name} timeout of {timeout:?} ends before Redis has answered: give it {SHORTEST:?} or more"
+                    "a {name} timeout of {timeout:?} does not work: give it 10 ms or more, and an hour at the most"
                 ));
             }
         }
@@ -95,7 +96,7 @@ mod tests {
             config.check()
         }
         let ms = Duration::from_millis;
-        let year = ms(365 * 86_400_000);
+        let (hour, year) = (ms(3_600_000), ms(365 * 86_400_000));
         for refused in [
             check(|config| config.queue = 0),
             check(|config| config.lease = ms(999)),
@@ -103,6 +104,8 @@ mod tests {
             check(|config| config.lease = Duration::MAX),
             check(|config| config.response_timeout = ms(9)),
             check(|config| config.connect_timeout = Duration::ZERO),
+            check(|config| config.response_timeout = Duration::MAX),
+            check(|config| config.connect_timeout = hour + ms(1)),
             check(|config| config.namespace = String::new()),
             check(|config| config.seal = Some(Seal::new(b"short"))),
         ] {
@@ -118,8 +121,8 @@ mod tests {
         let most = check(|config| {
             config.queue = usize::MAX;
             config.lease = year;
-            config.response_timeout = Duration::MAX;
-            config.connect_timeout = Duration::MAX;
+            config.response_timeout = hour;
+            config.connect_timeout = hour;
         });
         assert_eq!(most, Ok(()));
     }

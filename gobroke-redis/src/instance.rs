@@ -30,6 +30,7 @@ pub(crate) struct Instance {
     /// The id as it is written.
     pub(crate) written: String,
     pub(crate) inbox: Inbox,
+    started: Instant,
     /// Where it publishes.
     pub(crate) trunk: Place,
     pub(crate) queue: Queue,
@@ -99,6 +100,7 @@ impl Instance {
             counters,
             id,
             inbox,
+            started: Instant::now(),
             roster: Mutex::default(),
             standing: Mutex::default(),
             commands: Mutex::default(),
@@ -106,6 +108,13 @@ impl Instance {
             claiming: tokio::sync::Mutex::default(),
             beat: Notify::new(),
         }
+    }
+
+    /// Whether it started before the incarnation of this number was drawn, `now` being the time by the same clock, in µs.
+    /// One that lies ahead of that clock was not drawn by it.
+    pub(crate) fn is_older_than(&self, number: u64, now: u64) -> bool {
+        let age = self.started.elapsed().as_micros() as u64;
+        (now.saturating_sub(age)..=now).contains(&number)
     }
 
     /// What commands go over.

@@ -34,8 +34,8 @@ pub(crate) enum Ended {
     Away(ClusterError),
     /// Its lease ended, and it was removed.
     Expelled,
-    /// A newer incarnation has its name.
-    Superseded,
+    /// A newer incarnation has its name: this number, at this time of Redis' clock in µs, of which numbers are made.
+    Superseded { by: u64, now: u64 },
 }
 
 /// What a heartbeat was answered.
@@ -54,7 +54,10 @@ enum Answer {
         rewriting: u64,
     },
     Expelled,
-    Superseded,
+    Superseded {
+        by: u64,
+        now: u64,
+    },
 }
 
 impl FromRedisValue for Answer {
@@ -64,7 +67,10 @@ impl FromRedisValue for Answer {
         let kind: String = parts.pop().map_or(Ok(String::new()), from_redis_value)?;
         match &*kind {
             "expelled" => return Ok(Self::Expelled),
-            "superseded" => return Ok(Self::Superseded),
+            "superseded" => {
+                let (by, now) = from_redis_value(Value::Array(rest))?;
+                return Ok(Self::Superseded { by, now });
+            }
             _ => {}
         }
         type Rest = (
@@ -192,7 +198,7 @@ pub(crate) async fn beat(
     let answer = answer.map_err(|error| Ended::Away(meaning("heartbeat", &error)))?;
     match answer {
         Answer::Expelled => Err(Ended::Expelled),
-        Answer::Superseded => Err(Ended::Superseded),
+        Answer::Superseded { by, now } => Err(Ended::Superseded { by, now }),
         Answer::Here {
             epoch: now,
             batch,

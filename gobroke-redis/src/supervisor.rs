@@ -120,7 +120,7 @@ pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
                 instance.inbox.notice(Notice::Away);
             }
             Ended::Expelled => return instance.inbox.notice(Notice::Expelled),
-            Ended::Superseded => return instance.inbox.notice(Notice::Superseded),
+            Ended::Superseded { .. } => return instance.inbox.notice(Notice::Superseded),
         }
     }
 }
@@ -128,18 +128,22 @@ pub(crate) async fn run(instance: Arc<Instance>, mut joined: Option<Joined>) {
 async fn again(instance: &Instance) -> Result<Joined, Ended> {
     let session = instance.servers.connect(&instance.config).await;
     let mut session = session.map_err(Ended::Away)?;
-    let is_new = instance.standing.lock().epoch.is_empty();
+    let has_never_joined = instance.standing.lock().epoch.is_empty();
     match servers::check(&mut session.commands).await {
         Ok(()) => {}
-        Err(error @ ClusterError::Refused(_)) if !is_new => {
+        Err(error @ ClusterError::Refused(_)) if !has_never_joined => {
             // Staying away would be worse than what may happen.
-            tracing::error!(instance = %instance.id, %error, "this server is no good, and is worked with since it is that of the others");
+            tracing::error!(instance = %instance.id, %error, "this instance goes on with a server that no other could join");
         }
         Err(error) => return Err(Ended::Away(error)),
     }
     match join(instance, session).await {
-        // Its number is that of this machine's clock. It joins anew, with one that Redis draws.
-        Err(Ended::Superseded) if is_new => Err(Ended::Expelled),
+        // Its number is that of this machine's clock, which may be wrong. It joins anew, with one that Redis draws.
+        Err(Ended::Superseded { by, now })
+            if has_never_joined && !instance.is_older_than(by, now) =>
+        {
+            Err(Ended::Expelled)
+        }
         joined => joined,
     }
 }

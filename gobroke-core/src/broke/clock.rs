@@ -106,7 +106,7 @@ fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
     let options = &client.endpoint.options;
     let moved = heartbeat.moved.load(Relaxed);
     match client.outbox.waiting() {
-        // Where clients say nothing, no line of memory is written, however many they are.
+        // Where nothing is said, core's own writers have nothing written here, however many they are.
         None if moved == 0 => {}
         None => heartbeat.moved.store(0, Relaxed),
         Some(left) => {

@@ -76,7 +76,9 @@ pub(super) async fn release(
     logic: &Name,
     token: u64,
 ) -> Result<(), ClusterError> {
-    let mut commands = instance.commands()?;
+    // Behind a claim that is under way.
+    let _turn = instance.claiming.lock().await;
+    let mut commands = instance.claims()?;
     script::RELEASE
         .key(&instance.keys.singletons)
         .arg(&**logic)

@@ -26,9 +26,9 @@ struct Batch<'a> {
     gained: &'a [Name],
 }
 
-/// The place of a batch among others.
+/// The position of a batch among others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// It follows whatever there is.
     First,
     Behind,
@@ -51,7 +51,7 @@ pub(super) async fn changes(
         gained: &changes.groups_gained,
     };
     for batch in all.split() {
-        answers.extend(write(instance, batch, Place::Behind).await?);
+        answers.extend(write(instance, batch, Position::Behind).await?);
     }
     Ok(answers)
 }
@@ -62,7 +62,7 @@ pub(super) async fn replace(
     all: &Record,
 ) -> Result<Vec<Registered>, ClusterError> {
     // The first batch follows whatever there is.
-    let mut answers = write(instance, Batch::default(), Place::First).await?;
+    let mut answers = write(instance, Batch::default(), Position::First).await?;
     let (strangers, lost) = surplus(instance, all).await?;
     let rest = Batch {
         went: &strangers,
@@ -73,11 +73,11 @@ pub(super) async fn replace(
     };
     let mut batches = rest.split().into_iter().peekable();
     while let Some(batch) = batches.next() {
-        let place = match batches.peek() {
-            Some(_) => Place::Behind,
-            None => Place::Last,
+        let position = match batches.peek() {
+            Some(_) => Position::Behind,
+            None => Position::Last,
         };
-        answers.extend(write(instance, batch, place).await?);
+        answers.extend(write(instance, batch, position).await?);
     }
     instance.standing.lock().told = false;
     Ok(answers)
@@ -167,15 +167,15 @@ fn client_id(field: &[u8]) -> Option<ClientId> {
 async fn write(
     instance: &Instance,
     batch: Batch<'_>,
-    place: Place,
+    position: Position,
 ) -> Result<Vec<Registered>, ClusterError> {
     let mut commands = instance.commands()?;
     let (epoch, number, before) = {
         let mut standing = instance.standing.lock();
         standing.issued += 1;
-        let before = match place {
-            Place::First => String::new(),
-            Place::Behind | Place::Last => (standing.issued - 1).to_string(),
+        let before = match position {
+            Position::First => String::new(),
+            Position::Behind | Position::Last => (standing.issued - 1).to_string(),
         };
         (standing.epoch.clone(), standing.issued, before)
     };
@@ -201,7 +201,7 @@ async fn write(
         .arg(number)
         .arg(before)
         .arg(format!("{nonce:x}"))
-        .arg(u8::from(place == Place::Last))
+        .arg(u8::from(position == Position::Last))
         .arg(&keys.notices)
         .arg(keys.publish());
     batch.lay(&mut invocation);

@@ -5,6 +5,8 @@
 --   the highest version of envelopes that it knows, the command by which notices are published, the highest version of
 --   the list that it has seen, the last of its batches that was confirmed
 local state, instances, leases, batches, left, unswept, versions, rewriting = unpack(KEYS)
+-- How long it is waited for somebody who writes everything again, in ms.
+local patience = 600000
 local name, incarnation, epoch, fresh, lease, version, channel, knows, publish, seen, confirmed = unpack(ARGV)
 lease = tonumber(lease)
 local time = redis.call('TIME')
@@ -64,7 +66,9 @@ redis.call('HSET', state, 'beat', now)
 
 local held = redis.call('HGET', instances, name)
 if held ~= incarnation then
-    if held and number(held) > number(incarnation) then return {'superseded'} end
+    if held and number(held) > number(incarnation) then
+        return {'superseded', number(held), time[1] * 1000000 + time[2]}
+    end
     if stored == epoch then return {'expelled'} end
     -- Who is not back one lease after a loss of data has left: the others have been told so.
     local born = tonumber(redis.call('HGET', state, 'born'))
@@ -87,6 +91,25 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. now)) d
     if inc then remove(gone, inc, 'e') else redis.call('ZREM', leases, gone) end
 end
 
+-- Who finds that what it wrote is lost is about to write everything again. Until it has, others miss what it has; those
+-- who do not come to an end with it are not waited for.
+local id = name .. '#' .. incarnation
+local batch = tonumber(redis.call('HGET', batches, id)) or 0
+if batch < tonumber(confirmed) and not redis.call('HGET', rewriting, id) then
+    redis.call('HSET', rewriting, id, now)
+    changed = true
+end
+local others = 0
+local all = redis.call('HGETALL', rewriting)
+for i = 1, #all, 2 do
+    local writer, inc = string.match(all[i], '^(.*)#(.*)$')
+    if redis.call('HGET', instances, writer) ~= inc then
+        redis.call('HDEL', rewriting, all[i])
+    elseif all[i] ~= id and now - all[i + 1] < patience then
+        others = others + 1
+    end
+end
+
 if changed then
     current = redis.call('HINCRBY', state, 'list', 1)
     -- Who hears the newcomer has heard of it before.
@@ -97,13 +120,6 @@ if changed then
         if tonumber(string.sub(reasons[i + 1], 2)) < now - 10 * lease then redis.call('HDEL', left, reasons[i]) end
     end
 end
-
--- Who finds that what it wrote is lost is about to write everything again; until it has, others miss what it has.
-local id = name .. '#' .. incarnation
-local batch = tonumber(redis.call('HGET', batches, id)) or 0
-if batch < tonumber(confirmed) then redis.call('HSET', rewriting, id, 1) end
-local others = redis.call('HLEN', rewriting)
-if redis.call('HGET', rewriting, id) then others = others - 1 end
 
 local first = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
 local answer = {'here', stored, batch, current, math.max(tonumber(first[2]) - now, 0), {}, {}, {}, {}, others}

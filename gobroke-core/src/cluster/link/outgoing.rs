@@ -80,6 +80,8 @@ pub(super) struct Outgoing {
     /// Which senders wait for a key, and with which of what they hold.
     pub(super) waiters: HashMap<Key, Vec<(Source, u64)>>,
     pub(super) held: HashMap<Source, Held>,
+    /// What is held next has this number, or a higher one.
+    pub(super) numbered: u64,
     pub(super) queue: VecDeque<Parcel>,
     /// Frames that have their numbers, and that the carrier had no room for.
     stalled: VecDeque<(To, Bytes)>,
@@ -108,6 +110,7 @@ impl Outgoing {
             asked: HashSet::new(),
             waiters: HashMap::new(),
             held: HashMap::new(),
+            numbered: 0,
             queue: VecDeque::new(),
             stalled: VecDeque::new(),
             bytes: 0,

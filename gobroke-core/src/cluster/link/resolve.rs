@@ -19,8 +19,8 @@ use crate::{
 /// How long a look-up may hold back its sender.
 const HELD: Duration = Duration::from_millis(500);
 
-/// A sender that is held back: what it sent, in order, from this number on.
-#[derive(Default)]
+/// A sender that is held back: what it sent, in order, from this number on. No number is given twice, so that what waited
+/// for a look-up and was given up is not taken for what waits now.
 pub(super) struct Held {
     first: u64,
     pub(super) pending: VecDeque<Pending>,
@@ -52,7 +52,11 @@ impl Outgoing {
             self.enqueue(parts, share, now);
             return handed;
         }
-        let held = self.held.entry(source.clone()).or_default();
+        let first = self.numbered;
+        let held = self.held.entry(source.clone()).or_insert_with(|| Held {
+            first,
+            pending: VecDeque::new(),
+        });
         let number = held.first + held.pending.len() as u64;
         held.pending.push_back(Pending {
             job: Job::Resolving(resolving),
@@ -180,7 +184,7 @@ impl Outgoing {
     /// The directory did not answer: what somebody still waits for is to be asked again.
     pub(super) fn unanswered(&mut self, keys: Vec<Key>) {
         for key in keys {
-            if self.waiters.contains_key(&key) {
+            if self.is_awaited(&key) {
                 self.wanted.push(key);
             } else {
                 self.asked.remove(&key);
@@ -189,6 +193,22 @@ impl Outgoing {
                 }
             }
         }
+    }
+
+    /// Whether somebody still waits for a key. Who was given up meanwhile is forgotten.
+    fn is_awaited(&mut self, key: &Key) -> bool {
+        let Some(waiters) = self.waiters.get_mut(key) else {
+            return false;
+        };
+        waiters.retain(|(source, number)| {
+            let held = self.held.get(source);
+            held.is_some_and(|held| *number >= held.first)
+        });
+        let is_awaited = !waiters.is_empty();
+        if !is_awaited {
+            self.waiters.remove(key);
+        }
+        is_awaited
     }
 
     fn answered(&mut self, key: &Key, instances: &[InstanceId], now: Instant) {
@@ -236,7 +256,9 @@ impl Outgoing {
                 share: pending.share,
             });
         }
-        if !held.pending.is_empty() {
+        if held.pending.is_empty() {
+            self.numbered = self.numbered.max(held.first);
+        } else {
             self.held.insert(source.clone(), held);
         }
     }

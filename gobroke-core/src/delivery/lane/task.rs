@@ -111,15 +111,22 @@ impl Lane {
         loop {
             tokio::select! {
                 () = sleep_until(end) => return,
-                () = self.direct.notified() => {}
+                () = self.direct.notified() => self.go_ahead().await,
             }
-            if self.claim() == Some(Phase::Resting) {
+        }
+    }
+
+    /// Writes ahead in a rest, when no turn does: one that does may have looked already.
+    async fn go_ahead(&self) {
+        while !self.queue.lock().entries.is_empty() {
+            if let Some(phase) = self.claim() {
                 let _claim = Claim {
                     lane: self,
-                    back: Some(Phase::Resting),
+                    back: Some(phase),
                 };
-                self.write_ahead_caught();
+                return self.write_ahead_caught();
             }
+            Yield::default().await;
         }
     }
 }
