@@ -137,6 +137,7 @@ impl Lane {
         for (entry, client) in found {
             pass.write_ahead(&entry, &client, &self.context);
         }
+        self.context.relieve();
     }
 }
 
