@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gobroke_core::{Broke, ClientId, Message, cluster::Cursor};
+use gobroke_core::{Broke, ClientId, Message, cluster::Cursor, testing::TestEndpoint};
 use gobroke_redis::RedisCluster;
 use redis::Value;
 use tokio::sync::mpsc;
@@ -98,6 +98,11 @@ async fn who_started_without_redis_gives_way_to_who_started_later_under_its_name
     newer.0.stop().await;
 }
 
+async fn two(server: &Server) -> [(Broke, TestEndpoint); 2] {
+    let over = || RedisCluster::new(server.url()).lease(LEASE);
+    [start("one", over()).await, start("two", over()).await]
+}
+
 /// Whether a listing of all clients says that it is not all.
 async fn is_partial(broke: &Broke) -> bool {
     let mut cursor = Some(Cursor::default());
@@ -114,9 +119,7 @@ async fn is_partial(broke: &Broke) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_somebody_writes_again_what_was_lost_nobody_is_taken_for_gone() {
     let server = Server::start(&[]).await;
-    let over = || RedisCluster::new(server.url()).lease(LEASE);
-    let one = start("one", over()).await;
-    let two = start("two", over()).await;
+    let [one, two] = two(&server).await;
     until("they know each other", async || {
         !one.0.instances().is_empty()
     })
@@ -164,9 +167,7 @@ async fn while_somebody_writes_again_what_was_lost_nobody_is_taken_for_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_lost_what_it_wrote_says_so_until_it_is_written_again() {
     let server = Server::start(&[]).await;
-    let over = || RedisCluster::new(server.url()).lease(LEASE);
-    let one = start("one", over()).await;
-    let two = start("two", over()).await;
+    let [one, two] = two(&server).await;
     let mut clients = Vec::new();
     for _ in 0..1_000 {
         clients.push(two.1.connect().await.unwrap());
