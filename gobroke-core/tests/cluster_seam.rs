@@ -14,7 +14,7 @@ use gobroke_core::{
     Broke, ClientId, ClientInfo, Message, Name, SendError, Source, Targets, async_trait,
     cluster::{
         Changes, Claim, Cluster, ClusterError, ClusterStats, Cursor, Full, Inbox, Incarnation,
-        InstanceId, Membership, MemoryCluster, Page, Record, Registered, To, Whereabouts,
+        InstanceId, Membership, MemoryCluster, Notice, Page, Record, Registered, To, Whereabouts,
     },
     testing::{TestClient, TestEndpoint},
 };
@@ -40,6 +40,8 @@ struct Gates {
     questions: AtomicUsize,
     /// Who joined, in order.
     joined: Mutex<Vec<InstanceId>>,
+    /// What each of them is told by.
+    inboxes: Mutex<Vec<Inbox>>,
     /// Every client is said to be on one of those that joined second and third, in turn.
     lies: AtomicBool,
     /// What is published goes nowhere.
@@ -55,6 +57,7 @@ impl Gated {
             unknown: Mutex::default(),
             questions: AtomicUsize::new(0),
             joined: Mutex::default(),
+            inboxes: Mutex::default(),
             lies: AtomicBool::new(false),
             swallows: AtomicBool::new(false),
         };
@@ -76,7 +79,8 @@ impl Gated {
 #[async_trait]
 impl Cluster for Gated {
     async fn join(&self, name: &Name, inbox: Inbox) -> Result<Box<dyn Membership>, ClusterError> {
-        let inner = self.inner.join(name, inbox).await?;
+        let inner = self.inner.join(name, inbox.clone()).await?;
+        self.gates.inboxes.lock().expect("no panic").push(inbox);
         let gates = self.gates.clone();
         let id = InstanceId::new(name, inner.incarnation());
         gates.joined.lock().expect("no panic").push(id);
@@ -522,6 +526,36 @@ async fn while_the_cluster_is_away_the_queue_is_bounded_and_nobody_here_waits_fo
         .expect("it is sent");
     expect(&mut bob, "end").await;
     assert_eq!(stats(&one.0).dropped, waiting.dropped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_goes_as_soon_as_it_can_though_not_all_is_heard_yet() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    let mut bob = connect(&two, &one.0).await;
+    let tell = |notice| {
+        let inboxes = cluster.gates.inboxes.lock().expect("no panic");
+        inboxes[0].notice(notice);
+    };
+    let ready = async |ready: bool| until("it is told", async || one.0.is_ready() == ready).await;
+    tell(Notice::Away);
+    ready(false).await;
+    let send = |text, to: &TestClient| {
+        let sent = one.0.send(Message::new(text).to_client(to.id()));
+        sent.expect("there is room");
+    };
+    send("waited", &bob);
+    assert!(stats(&one.0).queue_bytes > 0);
+    tell(Notice::Deaf);
+    expect(&mut bob, "waited").await;
+    assert!(!one.0.is_ready());
+    tell(Notice::Back);
+    ready(true).await;
+    tell(Notice::Deaf);
+    ready(false).await;
+    send("nobody waits", &bob);
+    expect(&mut bob, "nobody waits").await;
+    assert!(!one.0.is_ready());
 }
 
 #[tokio::test(start_paused = true)]

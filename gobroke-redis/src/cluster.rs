@@ -177,8 +177,8 @@ impl RedisCluster {
         self.set(|config| config.lease = lease)
     }
 
-    /// How long an answer of Redis may take; after that all connections are made anew. At least 10 ms, and an
-    /// hour at the most. Default: 5 s, since a busy server may well take a second.
+    /// How long an answer of Redis may take; after that the connections to that node are made anew. At least
+    /// 10 ms, and an hour at the most. Default: 5 s, since a busy server may well take a second.
     #[must_use]
     pub fn response_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.response_timeout = timeout)
@@ -259,17 +259,19 @@ impl RedisCluster {
         name: &Name,
         inbox: &Inbox,
     ) -> Result<(Arc<Instance>, Joined), ClusterError> {
-        let mut session = servers.connect(&self.config).await?;
-        servers::check(&mut session.commands).await?;
+        let layout = servers.find(&self.config).await?;
+        let directory = &layout.nodes[layout.directory];
+        let mut commands = servers.directory(directory, &self.config).await?;
+        servers::check(&mut commands).await?;
         let keys = Keys::new(&self.config.namespace);
         let drawn = script::DRAW
             .key(&keys.state)
-            .invoke_async(&mut session.commands)
+            .invoke_async(&mut commands)
             .await;
         let drawn = drawn.map_err(|error| meaning("drawing an incarnation", &error))?;
         let id = InstanceId::new(name, Incarnation::new(drawn, nonce()));
         let instance = self.instance(servers, id, inbox.clone());
-        match supervisor::join(&instance, session).await {
+        match supervisor::join(&instance, layout, commands).await {
             Ok(joined) => Ok((instance, joined)),
             Err(Ended::Away(error)) => Err(error),
             Err(Ended::Expelled) => Err(ClusterError::Expelled),

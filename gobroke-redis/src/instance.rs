@@ -15,7 +15,7 @@ use crate::{
     commands::Commands,
     config::Config,
     error::meaning,
-    keys::{self, Keys, Place},
+    keys::{self, Keys},
     roster::Roster,
     servers::Servers,
     stats::Counters,
@@ -31,8 +31,6 @@ pub(crate) struct Instance {
     pub(crate) written: String,
     pub(crate) inbox: Inbox,
     started: Instant,
-    /// Where it publishes.
-    pub(crate) trunk: Place,
     pub(crate) queue: Queue,
     pub(crate) replays: Mutex<ReplayGuard>,
     pub(crate) roster: Mutex<Roster>,
@@ -88,11 +86,9 @@ impl Instance {
             true => Keys::sharded(&config.namespace),
             false => Keys::new(&config.namespace),
         });
-        let trunk = keys.trunk(&id);
         Self {
             queue: Queue::new(keys.clone(), &id, config.queue, config.seal.clone()),
             replays: Mutex::default(),
-            trunk,
             written: keys::instance(&id),
             config,
             servers,
@@ -108,6 +104,11 @@ impl Instance {
             claiming: tokio::sync::Mutex::default(),
             beat: Notify::new(),
         }
+    }
+
+    /// Whether a heartbeat of it was ever answered.
+    pub(crate) fn has_joined(&self) -> bool {
+        !self.standing.lock().epoch.is_empty()
     }
 
     /// Whether it started before the incarnation of this number was drawn, `now` being the time by the same clock, in µs.

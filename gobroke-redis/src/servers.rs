@@ -1,11 +1,11 @@
-//! [`Servers`]: which servers to talk to, and the [`Session`] that is made with them.
+//! [`Servers`]: which servers to talk to, which of them does what, and the connections to them.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use gobroke_core::cluster::ClusterError;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection,
+    ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, aio::MultiplexedConnection,
 };
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 
@@ -61,37 +61,6 @@ impl Layout {
             Place::Trunk(trunk) => self.trunks.get(trunk).copied().unwrap_or(self.directory),
         }
     }
-
-    /// Whether something is elsewhere by `newer`.
-    pub(crate) fn is_overtaken_by(&self, newer: &Self) -> bool {
-        let address = |layout: &Self, place| {
-            let node = layout.nodes.get(layout.node(place));
-            node.map(|node| node.get_connection_info().addr().to_string())
-        };
-        let trunks = (0..self.trunks.len()).map(Place::Trunk);
-        newer.epoch >= self.epoch
-            && trunks
-                .chain([Place::Directory])
-                .any(|place| address(self, place) != address(newer, place))
-    }
-}
-
-/// The connections that an instance has, each for one purpose, so that none waits for another.
-pub(crate) struct Session {
-    /// Directory and heartbeats.
-    pub(crate) commands: MultiplexedConnection,
-    /// Leases that replicas have to confirm: whatever comes behind waits for that.
-    pub(crate) claiming: Option<MultiplexedConnection>,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) layout: Layout,
-}
-
-/// The connections to one node.
-pub(crate) struct Node {
-    /// What is published.
-    pub(crate) publishing: MultiplexedConnection,
-    /// What is heard.
-    pub(crate) hearing: Hearing,
 }
 
 impl Servers {
@@ -148,60 +117,55 @@ impl Servers {
         }
     }
 
-    /// Makes all connections. Those that are made already are closed where one fails.
-    pub(crate) async fn connect(&self, config: &Config) -> Result<Session, ClusterError> {
-        let layout = self.find(config).await?;
-        let session = self.session(layout, config).await;
-        let mut session = session.map_err(|error| meaning("cannot connect", &error))?;
+    /// A connection to the node that has the directory.
+    pub(crate) async fn directory(
+        &self,
+        node: &Client,
+        config: &Config,
+    ) -> Result<MultiplexedConnection, ClusterError> {
+        let mut connection = connect(node, config).await?;
         if let Self::Sentinel(_) = self {
-            sentinel::confirm(&mut session.commands).await?;
+            sentinel::confirm(&mut connection).await?;
         }
-        Ok(session)
+        Ok(connection)
     }
 
-    async fn session(&self, layout: Layout, config: &Config) -> RedisResult<Session> {
-        let connecting = connecting(config);
-        let patience = config.connect_timeout;
-        let directory = &layout.nodes[layout.directory];
-        let commands = directory
-            .get_multiplexed_async_connection_with_config(&connecting)
-            .await?;
-        let claiming = match config.replicas {
-            0 => None,
-            _ => Some(
-                directory
-                    .get_multiplexed_async_connection_with_config(&connecting)
-                    .await?,
-            ),
+    /// A connection that is to listen.
+    pub(crate) async fn hearing(
+        &self,
+        node: &Client,
+        config: &Config,
+    ) -> Result<Hearing, ClusterError> {
+        let hearing = async {
+            if !self.are_sharded() {
+                let connecting = within(config.connect_timeout, node.get_async_pubsub());
+                return Ok(Hearing::Plain(connecting.await?));
+            }
+            let (sender, pushed) = unbounded_channel();
+            let connecting = connecting(config).set_push_sender(sender);
+            let node = over_resp3(node)?;
+            let connection = node.get_multiplexed_async_connection_with_config(&connecting);
+            Ok(Hearing::Sharded {
+                connection: connection.await?,
+                pushed,
+            })
         };
-        let mut nodes = Vec::with_capacity(layout.nodes.len());
-        for client in &layout.nodes {
-            let publishing = client
-                .get_multiplexed_async_connection_with_config(&connecting)
-                .await?;
-            let hearing = if self.are_sharded() {
-                let (sender, pushed) = unbounded_channel();
-                let connection = over_resp3(client)?
-                    .get_multiplexed_async_connection_with_config(
-                        &connecting.clone().set_push_sender(sender),
-                    )
-                    .await?;
-                Hearing::Sharded { connection, pushed }
-            } else {
-                Hearing::Plain(within(patience, client.get_async_pubsub()).await?)
-            };
-            nodes.push(Node {
-                publishing,
-                hearing,
-            });
-        }
-        Ok(Session {
-            commands,
-            claiming,
-            nodes,
-            layout,
-        })
+        hearing.await.map_err(|error| cannot(&error))
     }
+}
+
+/// A connection for commands.
+pub(crate) async fn connect(
+    node: &Client,
+    config: &Config,
+) -> Result<MultiplexedConnection, ClusterError> {
+    let connecting = connecting(config);
+    let connection = node.get_multiplexed_async_connection_with_config(&connecting);
+    connection.await.map_err(|error| cannot(&error))
+}
+
+fn cannot(error: &RedisError) -> ClusterError {
+    meaning("cannot connect", error)
 }
 
 fn connecting(config: &Config) -> AsyncConnectionConfig {
@@ -289,46 +253,4 @@ pub(crate) async fn check(connection: &mut MultiplexedConnection) -> Result<(), 
         )));
     }
     Ok(())
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("layout", &self.layout)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layout(epoch: u64, ports: &[u16], trunks: &[usize]) -> Layout {
-        let open = |port: &u16| Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
-        Layout {
-            epoch,
-            nodes: ports.iter().map(open).collect(),
-            directory: 0,
-            trunks: trunks.to_vec(),
-        }
-    }
-
-    #[test]
-    fn a_layout_is_overtaken_by_one_that_is_not_older_and_has_something_elsewhere() {
-        let now = layout(2, &[1, 2], &[0, 1]);
-        assert!(!now.is_overtaken_by(&layout(3, &[1, 2], &[0, 1])));
-        assert!(!now.is_overtaken_by(&layout(1, &[1, 3], &[0, 1])));
-        assert!(
-            now.is_overtaken_by(&layout(2, &[1, 3], &[0, 1])),
-            "another node"
-        );
-        assert!(
-            now.is_overtaken_by(&layout(3, &[1, 2], &[0, 0])),
-            "another trunk"
-        );
-        assert!(
-            now.is_overtaken_by(&layout(3, &[3, 2], &[0, 1])),
-            "the directory"
-        );
-    }
 }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisStats {
-    /// How often the connections were made, the first time included.
+    /// How often the connections to a node were made, the first time included: of an instance one node, and in a Redis
+    /// Cluster each master.
     pub connected: u64,
-    /// How often they could not be made.
+    /// How often they could not be made, or it could not be found out where the nodes are.
     pub failed: u64,
     /// Heartbeats that were answered.
     pub heartbeats: u64,

@@ -6,13 +6,15 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use gobroke_core::cluster::conformance;
-use tokio::time::{Instant, sleep};
+use gobroke_core::{Message, cluster::conformance};
+use gobroke_redis::RedisCluster;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::support::{
     apart::Apart,
-    load::Load,
-    sharded::{ACL, Sharded},
+    load::{Load, start, stats},
+    sharded::{ACL, MASTERS, Sharded},
+    until,
 };
 
 /// How long there is load before a fault and after it.
@@ -102,4 +104,55 @@ async fn nothing_is_lost_while_slots_move_to_and_fro() {
     assert!(moves >= 10 && connected >= 15, "it was a storm");
     sleep(AROUND).await;
     load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_cut_off_from_one_master_keeps_its_place_and_what_passes_others() {
+    let sharded = Sharded::start().await;
+    let (proxies, urls) = sharded.proxies().await;
+    let lease = Duration::from_secs(1);
+    let one = start("one", RedisCluster::cluster(urls).lease(lease)).await;
+    let two = start("two", sharded.cluster().lease(lease)).await;
+    let (mut ann, mut bob) = (
+        one.1.connect().await.unwrap(),
+        two.1.connect().await.unwrap(),
+    );
+    until("all are known", async || {
+        let clients =
+            one.0.client(bob.id()).await.is_some() && two.0.client(ann.id()).await.is_some();
+        clients && one.0.instances() == ["two"] && two.0.instances() == ["one"]
+    })
+    .await;
+    let directory = sharded.slot_of("{gobroke}").await;
+    let directory = sharded.master_of(directory).await;
+    let mut passed = 0;
+    for master in (0..MASTERS).filter(|master| *master != directory) {
+        proxies[master].cut(true);
+        until("it is not ready", async || !one.0.is_ready()).await;
+        let to = |client| Message::new("across").to_client(client);
+        one.0.send(to(bob.id())).unwrap();
+        two.0.send(to(ann.id())).unwrap();
+        let came = timeout(lease, bob.next_text()).await;
+        if let Ok(came) = &came {
+            assert_eq!(came.as_deref(), Some("across"));
+            passed += 1;
+        }
+        // Whoever cannot say that it lives is gone by then.
+        sleep(2 * lease).await;
+        assert_eq!(two.0.instances(), ["one"]);
+        assert!(!one.0.is_ready());
+        proxies[master].cut(false);
+        if came.is_err() {
+            assert_eq!(bob.next_text().await.as_deref(), Some("across"));
+        }
+        assert_eq!(ann.next_text().await.as_deref(), Some("across"));
+        until("it is ready again", async || one.0.is_ready()).await;
+    }
+    assert!(passed > 0, "it publishes over one of the nodes alone");
+    for instance in [&one.0, &two.0] {
+        let stats = stats(instance);
+        assert_eq!((stats.lost, stats.dropped, stats.in_doubt), (0, 0, 0));
+    }
+    one.0.stop().await;
+    two.0.stop().await;
 }

@@ -32,7 +32,7 @@ pub enum Notice {
     /// The carrier is away: frames may still be handed to it, but core keeps what it has from now on, and counts
     /// nothing as lost for being late.
     Away,
-    /// The carrier accepts frames, but this instance may be deaf. It is not ready meanwhile.
+    /// The carrier works (again), but this instance may not hear all that others send. It is not ready meanwhile.
     Deaf,
     /// The carrier works (again), and this instance hears. Frames may have been missed before: core asks.
     Back,

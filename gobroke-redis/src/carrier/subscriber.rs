@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use gobroke_core::cluster::Notice;
 use parking_lot::Mutex;
 use redis::{
     Msg, PushInfo, PushKind, RedisResult,
@@ -227,7 +226,6 @@ pub(crate) async fn probe(
                 .map(|(name, _)| name)
                 .collect();
             tracing::warn!(channels = ?deaf, "nothing comes through a subscription; it is made anew");
-            instance.inbox.notice(Notice::Deaf);
             return Ok(());
         }
     }

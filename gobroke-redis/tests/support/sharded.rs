@@ -15,7 +15,7 @@ use super::{
     way::{Way, port},
 };
 
-const MASTERS: usize = 3;
+pub(crate) const MASTERS: usize = 3;
 /// How long after it was asked for a failover that did not happen it is asked again.
 const AGAIN: Duration = Duration::from_secs(8);
 

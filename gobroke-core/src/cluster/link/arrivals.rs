@@ -206,6 +206,10 @@ fn notified(
         }
         Notice::Away if outgoing.readiness != Readiness::Superseded => outgoing.away(),
         Notice::Deaf if outgoing.readiness != Readiness::Superseded => {
+            if outgoing.readiness == Readiness::Away {
+                outgoing.back(now, out);
+                shared.registrar.retry();
+            }
             outgoing.readiness = Readiness::Deaf;
         }
         Notice::Back if outgoing.readiness != Readiness::Superseded => {
