@@ -548,6 +548,10 @@ async fn what_waited_goes_as_soon_as_it_can_though_not_all_is_heard_yet() {
     assert!(stats(&one.0).queue_bytes > 0);
     tell(Notice::Deaf);
     expect(&mut bob, "waited").await;
+    cluster.gates.swallows.store(true, Relaxed);
+    send("lost on the way", &bob);
+    cluster.gates.swallows.store(false, Relaxed);
+    expect(&mut bob, "lost on the way").await;
     assert!(!one.0.is_ready());
     tell(Notice::Back);
     ready(true).await;
