@@ -1,6 +1,9 @@
 //! A packet: what one PUBLISH carries. A version, a kind, and in a packet of frames each behind its length (u32, big
 //! endian). Where the instances share a secret, a code stands before them, then the packet's number (u64) and its
 //! origin behind its length (u16).
+//!
+//! A packet may have frames for many, so its version goes with that of envelopes: another one is to be written only where
+//! the record of each instance names a version of envelopes that is no older.
 
 use bytes::{Buf, Bytes};
 
