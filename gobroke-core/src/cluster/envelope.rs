@@ -123,8 +123,8 @@ pub(crate) enum After {
 pub(crate) struct Mark {
     /// The target is asked to answer with a mark of its own, at once.
     pub(crate) question: bool,
-    /// It answers one, or a question for what is missing: what is sent again for that comes before it.
-    pub(crate) answer: bool,
+    /// It answers a request for what is missing of this line: what is sent again for that comes before it.
+    pub(crate) answer: Option<Line>,
     pub(crate) pair: Position,
     pub(crate) all: Position,
     /// Where the all-line stood when the origin learned of the target: what follows is meant for it. `None` as long
@@ -153,8 +153,9 @@ const CARGO: u8 = 0x80;
 const QUESTION: u8 = 1;
 /// In a mark's flags: there is a base.
 const BASED: u8 = 2;
-/// In a mark's flags: it is an answer.
-const ANSWER: u8 = 4;
+/// In a mark's flags: it answers a request for what is missing, of the pair's line or of the all-line.
+const ANSWER_PAIR: u8 = 4;
+const ANSWER_ALL: u8 = 8;
 
 /// Lays a numbered frame; `content` appends what it carries.
 pub(crate) fn numbered(
@@ -196,7 +197,8 @@ pub(crate) fn mark(writer: &Writer, target: u64, mark: &Mark) -> Bytes {
     let flags = [
         (mark.question, QUESTION),
         (mark.base.is_some(), BASED),
-        (mark.answer, ANSWER),
+        (mark.answer == Some(Line::Pair), ANSWER_PAIR),
+        (mark.answer == Some(Line::All), ANSWER_ALL),
     ];
     let set = flags.iter().filter(|(is_set, _)| *is_set);
     out.push(set.map(|(_, flag)| flag).sum());
@@ -327,9 +329,12 @@ impl<'a> Frame<'a> {
 
     fn mark(reader: &mut Reader<'a>) -> Result<Mark, DecodeError> {
         let flags = reader.byte("flags")?;
-        if flags & !(QUESTION | BASED | ANSWER) != 0 {
-            return reader.fail("flags", Problem::Unknown(flags.into()));
-        }
+        let answer = match flags & !(QUESTION | BASED) {
+            0 => None,
+            ANSWER_PAIR => Some(Line::Pair),
+            ANSWER_ALL => Some(Line::All),
+            _ => return reader.fail("flags", Problem::Unknown(flags.into())),
+        };
         let mut position = || {
             Ok(Position {
                 number: number(reader, "position")?,
@@ -338,7 +343,7 @@ impl<'a> Frame<'a> {
         };
         Ok(Mark {
             question: flags & QUESTION != 0,
-            answer: flags & ANSWER != 0,
+            answer,
             pair: position()?,
             all: position()?,
             seen_pair: position()?,

@@ -4,8 +4,9 @@
 //! while. A receiver takes a line's frames in the order of their numbers, drops those that it has seen, and at a gap
 //! holds back everything of that origin, asks for what is missing, and goes on when it came; or when it has not come
 //! for a second, or is no longer held, and then counts exactly that as lost. That second ends with an answer: an origin
-//! answers every question after what it sends again, so who does not answer has not heard it, or is not heard, and still
-//! holds what is missing. It hears again, leaves, or no longer holds it.
+//! answers every request for what is missing of a line, after what it sends again. Who answers other questions alone has
+//! not heard the requests, who answers none hears nothing or is not heard; both still hold what is missing. They hear
+//! again, leave, or no longer hold it.
 //!
 //! The two lines are one order: a frame to one target names the number at which the all-line stood, and a frame to
 //! all names the numbers at which the lines stood that moved since the frame to all before it. Whatever overtakes
@@ -32,7 +33,7 @@ use tokio::time::Instant;
 use self::{receiving::Receiving, sending::Sending};
 use super::{
     InstanceId, To,
-    envelope::{self, Body, DecodeError, Frame, Mark, VERSION, VERSIONS, Writer},
+    envelope::{self, Body, DecodeError, Frame, Line, Mark, VERSION, VERSIONS, Writer},
 };
 
 /// How much is kept and held, and how long.
@@ -46,7 +47,8 @@ pub(crate) struct Bounds {
     pub(crate) keep: Duration,
     /// How many bytes of one origin a receiver holds back behind a gap. Default: 8 MiB.
     pub(crate) held: usize,
-    /// How long a gap may make no progress until it is given up, where its origin answers then. Default: 1 s.
+    /// How long a gap may make no progress until it is given up, where its origin, asked for it, answers then.
+    /// Default: 1 s.
     pub(crate) give_up: Duration,
     /// How often a receiver asks for what is missing. Default: 100 ms.
     pub(crate) ask_again: Duration,
@@ -131,7 +133,8 @@ enum Reason {
     Tell,
     /// To be told where they stand, too.
     Ask,
-    Answer,
+    /// What was missing of this line has been sent again, as far as it is kept.
+    Answer(Line),
 }
 
 /// A content that its origin's lines have released.
@@ -258,14 +261,14 @@ impl Lines {
                 self.sending
                     .acknowledged(&id, mark.seen_pair, mark.seen_all);
                 if mark.question {
-                    self.mark(&id, Reason::Answer, now, out);
+                    self.mark(&id, Reason::Tell, now, out);
                 }
                 self.ask(frame.origin, frame.incarnation, now, out);
             }
             Body::Repair { line, ranges } => {
                 let id = origin.id.clone();
                 self.counts.repaired += self.sending.repair(&self.me, &id, line, &ranges, out);
-                self.mark(&id, Reason::Answer, now, out);
+                self.mark(&id, Reason::Answer(line), now, out);
             }
             Body::Gone { line, through } => {
                 origin.gone(line, through, &self.bounds, &mut self.counts, now, out);
@@ -361,9 +364,13 @@ impl Lines {
             return;
         };
         let seen = self.receiving.seen(peer);
+        let answer = match reason {
+            Reason::Answer(line) => Some(line),
+            Reason::Tell | Reason::Ask => None,
+        };
         let mark = Mark {
             question: reason == Reason::Ask,
-            answer: reason == Reason::Answer,
+            answer,
             seen_pair: seen.0,
             seen_all: seen.1,
             ..sending

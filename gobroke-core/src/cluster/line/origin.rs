@@ -146,9 +146,12 @@ impl Origin {
             self.all.settle_known(counts);
         }
         self.advance(bounds, counts, now, out);
-        if mark.answer {
-            // What it could send again has come before this.
-            self.give_up_older(bounds.give_up, bounds, counts, now, out);
+        // It says where its lines stand, and does not know of this instance yet: it owes it no base.
+        let owes_no_base = self.base == Start::Unknown && !mark.question;
+        if mark.answer.is_some() || owes_no_base {
+            // What it could send again of that line has come before this.
+            let lines = mark.answer.as_slice();
+            self.give_up_older(bounds.give_up, lines, bounds, counts, now, out);
         }
     }
 

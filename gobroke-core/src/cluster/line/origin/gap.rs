@@ -143,13 +143,15 @@ impl Origin {
         counts: &mut Counts,
         out: &mut Out,
     ) {
-        self.give_up_older(bounds.keep, bounds, counts, now, out);
+        let lines = [Line::Pair, Line::All];
+        self.give_up_older(bounds.keep, &lines, bounds, counts, now, out);
     }
 
-    /// Gives up what has been missing for so long.
+    /// Gives up what of these lines has been missing for so long; and the wait for a base.
     pub(super) fn give_up_older(
         &mut self,
         time: Duration,
+        lines: &[Line],
         bounds: &Bounds,
         counts: &mut Counts,
         now: Instant,
@@ -159,12 +161,20 @@ impl Origin {
         if now.saturating_duration_since(gap.since) < time {
             return;
         }
-        let (pair, all) = (gap.pair, gap.all);
-        self.gap = None;
+        let through = |line, number| match lines.contains(&line) {
+            true => number,
+            false => 0,
+        };
+        let (pair, all) = (through(Line::Pair, gap.pair), through(Line::All, gap.all));
+        let taken = (self.pair.taken, self.all.taken);
         if self.base == Start::Unknown {
             self.assume_base();
+            self.gap = None;
         }
         self.give_up(pair, all, counts, out);
+        if (self.pair.taken, self.all.taken) != taken {
+            self.gap = None;
+        }
         self.advance(bounds, counts, now, out);
     }
 

@@ -17,45 +17,97 @@ fn the_last_frame_is_missed_no_less_than_one_in_the_middle() {
 
 #[test]
 fn a_gap_is_given_up_after_a_second_and_nothing_behind_it_before() {
-    let bounds = Bounds {
-        kept_line: 0,
-        ..Bounds::default()
-    };
-    let mut world = World::with_gap(&bounds);
-    // The origin's answer that nothing is held any more must not come either.
-    world.nodes[0].up = false;
-    let frame = world.nodes[0].lines.send(
-        &To::Instance(id(1)),
-        true,
-        |out| out.extend_from_slice(&[0; 8]),
-        world.now,
-    );
-    world.under_way.insert((world.now, 0), (1, frame));
-    let origin = Writer {
-        id: id(0),
-        version: VERSION,
-    };
-    let says = |world: &mut World, answer| {
-        let mark = Mark {
-            answer,
-            ..Mark::default()
-        };
-        let mark = envelope::mark(&origin, id(1).fingerprint(), &mark);
-        world.under_way.insert((world.now, 0), (1, mark));
+    for (line, other, to) in [
+        (Line::Pair, Line::All, To::Instance(id(1))),
+        (Line::All, Line::Pair, To::All),
+    ] {
+        let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
+        world.meet();
         world.pass(10);
-    };
-    world.pass(900);
-    says(&mut world, true);
-    assert_eq!(world.counts().received, 0, "before the second is over");
+        world.send_in_vain(&to);
+        world.send(0, &To::Instance(id(1)));
+        // What it sends again must not come, nor an answer of its own.
+        world.nodes[0].up = false;
+        let origin = Writer {
+            id: id(0),
+            version: VERSION,
+        };
+        let says = |world: &mut World, answer| {
+            let one = envelope::Position {
+                number: 1,
+                cargo: 1,
+            };
+            let mark = Mark {
+                answer,
+                pair: one,
+                all: if line == Line::All {
+                    one
+                } else {
+                    Default::default()
+                },
+                ..Mark::default()
+            };
+            let mark = envelope::mark(&origin, id(1).fingerprint(), &mark);
+            world.under_way.insert((world.now, 0), (1, mark));
+            world.pass(10);
+        };
+        world.pass(900);
+        says(&mut world, Some(line));
+        assert_eq!(world.counts().received, 0, "before the second is over");
+        world.pass(200);
+        for (answer, why) in [
+            (None, "it may not have heard any request"),
+            (Some(other), "it may not have heard that for this line"),
+        ] {
+            says(&mut world, answer);
+            assert_eq!(world.counts().received, 0, "{line:?}: {why}");
+        }
+        says(&mut world, Some(line));
+        assert_eq!((world.counts().received, world.counts().lost), (1, 1));
+    }
+}
+
+#[test]
+fn nothing_is_given_up_while_requests_for_it_are_lost_and_other_questions_answered() {
+    for to in [To::Instance(id(1)), To::All] {
+        let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
+        world.meet();
+        world.pass(10);
+        world.send_in_vain(&to);
+        world.faults.lose_requests = true;
+        for _ in 0..50 {
+            world.send(0, &To::Instance(id(1)));
+            // It has something to ask about, and is answered.
+            world.send(1, &To::Instance(id(0)));
+            world.act(1, Lines::press);
+            world.pass(100);
+        }
+        assert_eq!(
+            (world.counts().received, world.counts().lost),
+            (50, 0),
+            "{to:?}"
+        );
+        world.faults.lose_requests = false;
+        world.pass(1_000);
+        assert_eq!(
+            (world.counts().received, world.counts().lost),
+            (101, 0),
+            "{to:?}"
+        );
+    }
+}
+
+#[test]
+fn whom_an_origin_does_not_know_yet_waits_a_second_to_be_told_where_the_line_to_all_begins() {
+    let mut world = World::new(4, 2, Faults::default(), &Bounds::default());
+    world.act(1, |lines, now, out| lines.joined(&id(0), VERSION, now, out));
+    world.send(0, &To::All);
+    world.send(0, &To::Instance(id(1)));
+    world.pass(1_000);
+    assert!(world.nodes[1].taken.is_empty());
     world.pass(200);
-    says(&mut world, false);
-    assert_eq!(
-        world.counts().received,
-        0,
-        "it may not have heard the question"
-    );
-    says(&mut world, true);
-    assert_eq!((world.counts().received, world.counts().lost), (1, 1));
+    assert_eq!(world.nodes[1].taken[&id(0)], [0, 1]);
+    assert_eq!(world.counts().lost, 0);
 }
 
 #[test]

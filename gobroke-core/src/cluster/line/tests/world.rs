@@ -22,6 +22,8 @@ pub(super) struct Faults {
     pub(super) double: u64,
     /// The longest delay, in milliseconds; frames arrive in the order in which their delays end.
     pub(super) delay: u64,
+    /// Requests for what is missing are lost.
+    pub(super) lose_requests: bool,
 }
 
 pub(super) struct Node {
@@ -103,6 +105,10 @@ impl World {
     }
 
     pub(super) fn publish(&mut self, from: usize, to: &To, frame: &Bytes) {
+        let is_request = || matches!(Frame::decode(frame).unwrap().body, Body::Repair { .. });
+        if self.faults.lose_requests && is_request() {
+            return;
+        }
         for target in 0..self.nodes.len() {
             if !self.nodes[from].up || *to != To::All && *to != To::Instance(id(target)) {
                 continue;
@@ -206,4 +212,5 @@ pub(super) const BAD: Faults = Faults {
     lose: 100,
     double: 100,
     delay: 20,
+    lose_requests: false,
 };
