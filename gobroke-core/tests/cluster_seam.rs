@@ -13,8 +13,9 @@ use bytes::Bytes;
 use gobroke_core::{
     Broke, ClientId, ClientInfo, Message, Name, SendError, Source, Targets, async_trait,
     cluster::{
-        Changes, Claim, Cluster, ClusterError, ClusterStats, Cursor, Full, Inbox, Incarnation,
-        InstanceId, Membership, MemoryCluster, Notice, Page, Record, Registered, To, Whereabouts,
+        Changes, Claim, Cluster, ClusterError, ClusterStats, Count, Cursor, Full, Inbox,
+        Incarnation, InstanceId, Membership, MemoryCluster, Notice, Page, Record, Registered, To,
+        Whereabouts,
     },
     testing::{TestClient, TestEndpoint},
 };
@@ -185,7 +186,7 @@ impl Membership for Place {
         self.inner.clients(group, cursor, limit).await
     }
 
-    async fn count(&self) -> Result<usize, ClusterError> {
+    async fn count(&self) -> Result<Count, ClusterError> {
         self.inner.count().await
     }
 
@@ -234,7 +235,7 @@ async fn two(cluster: &Gated) -> [(Broke, TestEndpoint); 2] {
 async fn connect(to: &(Broke, TestEndpoint), seen_by: &Broke) -> TestClient {
     let client = to.1.connect().await.expect("it is admitted");
     until("it is in the directory", async || {
-        seen_by.client(client.id()).await.is_some()
+        matches!(seen_by.client(client.id()).await, Ok(Some(_)))
     })
     .await;
     client
@@ -344,10 +345,10 @@ async fn a_write_that_takes_long_is_not_begun_anew() {
     cluster.gates.writes.send_replace(false);
     let ann = one.1.connect().await.expect("it is admitted");
     sleep(Duration::from_secs(60)).await;
-    assert!(two.0.client(ann.id()).await.is_none());
+    assert!(matches!(two.0.client(ann.id()).await, Ok(None)));
     cluster.gates.writes.send_replace(true);
     until("it is in the directory", async || {
-        two.0.client(ann.id()).await.is_some()
+        matches!(two.0.client(ann.id()).await, Ok(Some(_)))
     })
     .await;
     assert_eq!(stats(&one.0).failed_writes, 0);

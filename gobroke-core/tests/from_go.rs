@@ -9,8 +9,8 @@ use std::{
 };
 
 use gobroke_core::{
-    Admission, Broke, BrokeBuilder, CloseReason, ConnectRequest, FailureKind, Logic, LogicContext,
-    LogicResult, Message, SendError, Source, State, Target, Worker, async_trait,
+    Admission, Broke, BrokeBuilder, ClientInfo, CloseReason, ConnectRequest, FailureKind, Logic,
+    LogicContext, LogicResult, Message, SendError, Source, State, Target, Worker, async_trait,
     cluster::MemoryCluster,
     testing::{Received, TestClient, TestEndpoint},
 };
@@ -29,6 +29,12 @@ async fn start(builder: BrokeBuilder) -> Broke {
 
 async fn connect(endpoint: &TestEndpoint) -> TestClient {
     endpoint.connect().await.expect("it is admitted")
+}
+
+/// What an instance knows of a client of any instance.
+async fn known(broke: &Broke, client: &TestClient) -> ClientInfo {
+    let found = broke.client(client.id()).await;
+    found.expect("it can be asked").expect("it is known")
 }
 
 /// The next error that the client is told.
@@ -336,7 +342,7 @@ async fn clients_are_registered_found_listed_and_removed() {
     let mut ann = endpoint.connect_as(request).await.expect("it is admitted");
     let bob = connect(&endpoint).await;
 
-    let info = broke.client(ann.id()).await.expect("she is known");
+    let info = known(&broke, &ann).await;
     assert_eq!(info.metadata["name"], "Ann");
     assert_eq!((&*info.instance, &*info.endpoint), ("instance-1", "test"));
     assert_eq!(broke.clients().await.len(), 2, "of all instances");
@@ -345,7 +351,7 @@ async fn clients_are_registered_found_listed_and_removed() {
 
     assert!(broke.disconnect(ann.id(), CloseReason::Kicked("enough".into())));
     assert_eq!(ann.closed().await, Some((4002, "enough".to_owned())));
-    assert!(broke.client(ann.id()).await.is_none());
+    assert!(matches!(broke.client(ann.id()).await, Ok(None)));
     assert_eq!(broke.local_clients().len(), 1);
     broke.stop().await;
 }
@@ -367,7 +373,7 @@ async fn the_last_message_time_moves_with_each_message() {
     client.next().await.expect("the echo comes");
     assert!(seen.idle() <= Duration::from_secs(1), "{:?}", seen.idle());
     assert!(seen.last_message() >= seen.connected_at());
-    let info = broke.client(client.id()).await.expect("it is known");
+    let info = known(&broke, &client).await;
     assert_eq!(info.last_message_at(), seen.last_message());
     broke.stop().await;
 }
@@ -545,8 +551,9 @@ async fn clients_are_found_and_reached_on_every_instance() {
     let (mut ann, mut bob) = (connect(&first).await, connect(&second).await);
     assert_eq!(one.instances(), ["instance-2"]);
     eventually(async || one.clients().await.len() == 2).await;
+    assert!(!one.clients().await.partial, "they are all");
     assert_eq!(one.local_clients().len(), 1, "local only");
-    let info = one.client(bob.id()).await.expect("he is known");
+    let info = known(&one, &bob).await;
     assert_eq!(info.instance, "instance-2");
     one.send(Message::text("to bob").to_client(bob.id()))
         .expect("it is sent");
@@ -573,7 +580,7 @@ async fn metadata_and_last_message_are_the_same_on_every_instance() {
     })
     .await;
     eventually(async || {
-        let there = two.client(ann.id()).await;
+        let there = two.client(ann.id()).await.ok().flatten();
         there.is_some_and(|there| {
             there.metadata.get("name").is_some_and(|name| name == "Ann")
                 && there.last_message_at() == here.last_message()
@@ -609,7 +616,7 @@ async fn an_instance_that_died_takes_its_clients_with_it() {
     eventually(async || one.clients().await.len() == 2).await;
     cluster.kill("instance-2");
     eventually(async || one.clients().await.len() == 1).await;
-    assert!(one.client(bob.id()).await.is_none());
+    assert!(matches!(one.client(bob.id()).await, Ok(None)));
     assert!(one.instances().is_empty());
     one.stop().await;
     two.stop().await;
@@ -626,8 +633,11 @@ async fn without_the_cluster_local_traffic_goes_on() {
     ann.send("hello").await;
     assert_eq!(ann.next_text().await.as_deref(), Some("hello"));
     assert_eq!(bob.next_text().await.as_deref(), Some("hello"));
+    let listed = one.clients().await;
+    assert!(listed.partial && listed.len() == 2, "what is here");
     cluster.away("instance-1", false);
     eventually(async || one.is_ready()).await;
+    assert!(!one.clients().await.partial);
     one.stop().await;
     two.stop().await;
 }

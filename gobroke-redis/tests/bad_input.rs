@@ -51,7 +51,7 @@ impl Pair {
     /// The second instance knows a client of the first.
     async fn knows(&self, client: &TestClient) {
         until("the client is known", async || {
-            self.two.0.client(client.id()).await.is_some()
+            matches!(self.two.0.client(client.id()).await, Ok(Some(_)))
         })
         .await;
     }
@@ -229,7 +229,7 @@ async fn a_full_redis_keeps_instances_and_messages_going_and_gets_the_clients_wh
         (vec!["one".into()], vec!["two".into()])
     );
     assert!(pair.one.0.is_ready() && pair.two.0.is_ready());
-    assert!(pair.two.0.client(newcomer.id()).await.is_none());
+    assert!(matches!(pair.two.0.client(newcomer.id()).await, Ok(None)));
     pair.harms_nobody_here().await;
     pair.server.cli(&full("0")).await;
     pair.works(&newcomer).await;

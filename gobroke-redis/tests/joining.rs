@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gobroke_core::{Broke, ClientId, Message, cluster::Cursor, testing::TestEndpoint};
+use gobroke_core::{Broke, ClientId, Message, testing::TestEndpoint};
 use gobroke_redis::RedisCluster;
 use redis::Value;
 use tokio::sync::mpsc;
@@ -103,17 +103,13 @@ async fn two(server: &Server) -> [(Broke, TestEndpoint); 2] {
     [start("one", over()).await, start("two", over()).await]
 }
 
-/// Whether a listing of all clients says that it is not all.
-async fn is_partial(broke: &Broke) -> bool {
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        let page = broke.clients_page(&from, 1_000).await;
-        if page.partial {
-            return true;
-        }
-        cursor = page.next;
-    }
-    false
+/// Whether listings of all clients and of a room's members, and their count, say that they are not all.
+async fn partial(broke: &Broke) -> [bool; 3] {
+    [
+        broke.clients().await.partial,
+        broke.members("room").await.partial,
+        broke.client_count().await.partial,
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +133,11 @@ async fn while_somebody_writes_again_what_was_lost_nobody_is_taken_for_gone() {
     ] {
         server.cli(&command).await;
     }
-    until("a listing is not all", async || is_partial(&one.0).await).await;
+    until("nothing is all", async || {
+        partial(&one.0).await == [true; 3]
+    })
+    .await;
+    one.0.client(ClientId::new()).await.unwrap_err();
     to_somebody();
     until("it is not known where it is", async || {
         stats(&one.0).dropped == 1
@@ -148,7 +148,8 @@ async fn while_somebody_writes_again_what_was_lost_nobody_is_taken_for_gone() {
     server
         .cli(&["HDEL", "{gobroke}:rewriting", "three#1.0"])
         .await;
-    until("a listing is all", async || !is_partial(&one.0).await).await;
+    until("all is there", async || partial(&one.0).await == [false; 3]).await;
+    assert_eq!(one.0.client(ClientId::new()).await.unwrap(), None);
 
     // Who is not there is not waited for.
     server
@@ -172,7 +173,7 @@ async fn who_has_lost_what_it_wrote_says_so_until_it_is_written_again() {
     for _ in 0..1_000 {
         clients.push(two.1.connect().await.unwrap());
     }
-    let known = async || one.0.client_count().await == clients.len();
+    let known = async || one.0.client_count().await.clients == clients.len();
     until("all are known", known).await;
 
     let monitor = redis::Client::open(server.url()).unwrap();
@@ -191,7 +192,10 @@ async fn who_has_lost_what_it_wrote_says_so_until_it_is_written_again() {
     });
     server.cli(&["FLUSHALL"]).await;
     until("all are known again", known).await;
-    until("nothing is missing", async || !is_partial(&one.0).await).await;
+    until("nothing is missing", async || {
+        partial(&one.0).await == [false; 3]
+    })
+    .await;
     let left = server.cli(&["HLEN", "{gobroke}:rewriting"]).await;
     assert_eq!(left, Value::Int(0));
     let mut begun = false;

@@ -53,7 +53,7 @@ async fn start(server: &Server, name: &str, secret: Option<&str>) -> Started {
 async fn client_of(second: &Started, first: &Started) -> TestClient {
     let client = second.endpoint.connect().await.unwrap();
     until("the client is known", async || {
-        first.broke.client(client.id()).await.is_some()
+        matches!(first.broke.client(client.id()).await, Ok(Some(_)))
     })
     .await;
     client

@@ -118,8 +118,8 @@ async fn who_is_cut_off_from_one_master_keeps_its_place_and_what_passes_others()
         two.1.connect().await.unwrap(),
     );
     until("all are known", async || {
-        let clients =
-            one.0.client(bob.id()).await.is_some() && two.0.client(ann.id()).await.is_some();
+        let clients = matches!(one.0.client(bob.id()).await, Ok(Some(_)))
+            && matches!(two.0.client(ann.id()).await, Ok(Some(_)));
         clients && one.0.instances() == ["two"] && two.0.instances() == ["one"]
     })
     .await;

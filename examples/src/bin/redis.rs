@@ -76,8 +76,12 @@ async fn run() -> Result<(), Failure> {
             }
             Some("") => {}
             Some("/who") => {
-                for client in broke.clients().await {
+                let clients = broke.clients().await;
+                for client in &clients {
                     println!("* {} on {}", client.id, client.instance);
+                }
+                if clients.partial {
+                    println!("Redis is away: there may be more elsewhere.");
                 }
             }
             Some(line) => write_frame(&mut to, format!("{instance}: {line}").as_bytes()).await?,

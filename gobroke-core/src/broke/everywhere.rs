@@ -8,7 +8,7 @@ use super::Reach;
 use crate::{
     Client, ClientId, ClientInfo, CloseReason, Name, Source,
     cluster::{
-        ClusterError, Cursor, Full, Page,
+        ClusterError, Count, Cursor, Full, Listing, Page,
         envelope::Command,
         link::{Link, Readiness},
     },
@@ -45,26 +45,28 @@ impl Reach {
         self.0.modules.get(logic)?.holder()
     }
 
-    /// A client of any instance. `None`, too, where the directory of the cluster does not answer.
-    pub async fn client(&self, id: ClientId) -> Option<ClientInfo> {
+    /// A client of any instance; `None` where it is on none.
+    ///
+    /// # Errors
+    /// Why the directory of the cluster does not say it: the client is not here, and may be elsewhere.
+    pub async fn client(&self, id: ClientId) -> Result<Option<ClientInfo>, ClusterError> {
         if let Some(client) = self.local_client(id) {
-            return Some(client.info());
+            return Ok(Some(client.info()));
         }
-        let found = self.0.link.get()?.client(id).await;
-        found.unwrap_or_else(|error| {
-            unanswered(&error);
-            None
-        })
+        match self.0.link.get() {
+            Some(link) => link.client(id).await,
+            None => Ok(None),
+        }
     }
 
-    /// The clients of all instances; without the directory of the cluster, those of this one. For many,
-    /// [`Reach::clients_page`] is kinder to memory, and says what is missing.
-    pub async fn clients(&self) -> Vec<ClientInfo> {
+    /// The clients of all instances. Where the directory of the cluster does not answer: those of this one, and the
+    /// listing says that it is [partial](Listing::partial). For many, [`Reach::clients_page`] is kinder to memory.
+    pub async fn clients(&self) -> Listing {
         self.all_pages(None).await
     }
 
-    /// The members that a group has on all instances.
-    pub async fn members(&self, group: impl Into<Name>) -> Vec<ClientInfo> {
+    /// The members that a group has on all instances; as with [`Reach::clients`], the listing says where some are missing.
+    pub async fn members(&self, group: impl Into<Name>) -> Listing {
         self.all_pages(Some(&group.into())).await
     }
 
@@ -93,31 +95,37 @@ impl Reach {
         self.page(Some(&group.into()), cursor, limit).await
     }
 
-    /// How many clients all instances have; without the directory of the cluster, this one.
-    pub async fn client_count(&self) -> usize {
-        let elsewhere = match self.0.link.get() {
+    /// How many clients all instances have. Where the directory of the cluster does not answer: how many this one has,
+    /// and the count says that it is [partial](Count::partial).
+    pub async fn client_count(&self) -> Count {
+        let mut count = match self.0.link.get() {
             Some(link) => link.count().await.unwrap_or_else(|error| {
                 unanswered(&error);
-                0
+                Count {
+                    clients: 0,
+                    partial: true,
+                }
             }),
-            None => 0,
+            None => Count::default(),
         };
-        self.local_client_count() + elsewhere
+        count.clients += self.local_client_count();
+        count
     }
 
-    async fn all_pages(&self, group: Option<&Name>) -> Vec<ClientInfo> {
-        let mut clients = Vec::new();
+    async fn all_pages(&self, group: Option<&Name>) -> Listing {
+        let mut listing = Listing::default();
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
             // All in one page, since the directory reads ahead within one.
             let mut page = self.page(group, &from, usize::MAX).await;
-            match clients.is_empty() {
-                true => clients = page.clients,
-                false => clients.append(&mut page.clients),
+            match listing.is_empty() {
+                true => listing.clients = page.clients,
+                false => listing.clients.append(&mut page.clients),
             }
+            listing.partial |= page.partial;
             cursor = page.next;
         }
-        clients
+        listing
     }
 
     async fn page(&self, group: Option<&Name>, cursor: &Cursor, limit: usize) -> Page {

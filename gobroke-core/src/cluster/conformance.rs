@@ -243,10 +243,8 @@ impl Instance {
     /// Waits until this instance's directory has a client where it is.
     async fn knows(&self, client: ClientId, on: &Instance) {
         let is_there = async || {
-            self.broke
-                .client(client)
-                .await
-                .is_some_and(|info| info.instance == *on.name())
+            let found = self.broke.client(client).await;
+            found.is_ok_and(|info| info.is_some_and(|info| info.instance == *on.name()))
         };
         eventually("a client is in the directory", is_there).await;
     }

@@ -43,7 +43,7 @@ use self::{
     registrar::Registrar,
 };
 use super::{
-    Claim, Cluster, ClusterError, Cursor, Full, Inbox, InstanceId, Membership, Page, To,
+    Claim, Cluster, ClusterError, Count, Cursor, Full, Inbox, InstanceId, Membership, Page, To,
     envelope::{Command, Content},
     line::{Bounds, Lines, Out},
 };
@@ -287,7 +287,7 @@ impl Link {
     }
 
     /// How many clients other instances have.
-    pub(crate) async fn count(&self) -> Result<usize, ClusterError> {
+    pub(crate) async fn count(&self) -> Result<Count, ClusterError> {
         let carrier = self.shared.lock().carrier.clone();
         carrier.count().await
     }

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 pub use self::faults::Faults;
 use self::{faults::Carrier, world::World};
 use super::{
-    Changes, Claim, Cluster, ClusterError, Cursor, Full, Inbox, Incarnation, InstanceId, Leaving,
-    Membership, Page, Record, Registered, To, Whereabouts,
+    Changes, Claim, Cluster, ClusterError, Count, Cursor, Full, Inbox, Incarnation, InstanceId,
+    Leaving, Membership, Page, Record, Registered, To, Whereabouts,
 };
 use crate::{ClientId, ClientInfo, Name};
 
@@ -219,10 +219,13 @@ impl Membership for Place {
         world.page(&self.id, group, cursor, limit)
     }
 
-    async fn count(&self) -> Result<usize, ClusterError> {
+    async fn count(&self) -> Result<Count, ClusterError> {
         let world = self.shared.world.lock();
         world.reachable(&self.id)?;
-        Ok(world.count(&self.id))
+        Ok(Count {
+            clients: world.count(&self.id),
+            partial: false,
+        })
     }
 
     fn lease(&self) -> Duration {

@@ -36,7 +36,7 @@ pub use self::{
     instance::{Incarnation, InstanceId, Registration},
     link::ClusterStats,
     memory::MemoryCluster,
-    page::{Cursor, Page},
+    page::{Count, Cursor, Listing, Page},
 };
 use crate::{ClientId, ClientInfo, Metadata, Name};
 
@@ -138,11 +138,11 @@ pub trait Membership: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page, ClusterError>;
 
-    /// How many clients all other instances have.
+    /// How many clients all *other* instances have.
     ///
     /// # Errors
     /// Why the directory does not answer.
-    async fn count(&self) -> Result<usize, ClusterError>;
+    async fn count(&self) -> Result<Count, ClusterError>;
 
     /// How long a lease lasts: that of an instance, and that of a logic module that runs once.
     fn lease(&self) -> Duration;

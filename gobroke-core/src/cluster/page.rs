@@ -1,4 +1,6 @@
-//! Listings of clients: [`Page`] by page.
+//! What the directory says of many clients: [`Page`] by page, all of them in a [`Listing`], or their [`Count`].
+
+use std::{ops::Deref, slice, vec};
 
 use crate::ClientInfo;
 
@@ -30,6 +32,63 @@ pub struct Page {
     pub clients: Vec<ClientInfo>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
-    /// Whether clients are missing, because the directory cannot be reached.
+    /// Whether clients are missing, because the directory cannot be reached, or has not all of them yet.
+    pub partial: bool,
+}
+
+/// Clients of all instances, as far as the directory could be read. It is a slice of them, and yields them.
+///
+/// ```
+/// # use gobroke_core::Broke;
+/// # async fn list(broke: Broke) {
+/// let listing = broke.clients().await;
+/// if listing.partial {
+///     println!("at least {} clients:", listing.len());
+/// }
+/// for client in listing {
+///     println!("{} on {}", client.id, client.instance);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The clients.
+    pub clients: Vec<ClientInfo>,
+    /// Whether clients are missing, because the directory cannot be reached, or has not all of them yet.
+    pub partial: bool,
+}
+
+impl Deref for Listing {
+    type Target = [ClientInfo];
+
+    fn deref(&self) -> &[ClientInfo] {
+        &self.clients
+    }
+}
+
+impl IntoIterator for Listing {
+    type Item = ClientInfo;
+    type IntoIter = vec::IntoIter<ClientInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.clients.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Listing {
+    type Item = &'a ClientInfo;
+    type IntoIter = slice::Iter<'a, ClientInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.clients.iter()
+    }
+}
+
+/// How many clients there are, as far as the directory could be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How many.
+    pub clients: usize,
+    /// Whether clients are missing, because the directory cannot be reached, or has not all of them yet.
     pub partial: bool,
 }

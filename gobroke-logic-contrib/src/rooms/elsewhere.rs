@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use gobroke_core::{ClientInfo, LogicContext, Name};
+use gobroke_core::{ClientInfo, LogicContext, Name, cluster::Listing};
 use tokio::time::Instant;
 
 use super::protocol::{Member, PREFIX};
@@ -57,7 +57,7 @@ pub(super) async fn members(group: &Name, ctx: &LogicContext) -> Vec<Member> {
     members.map(member).collect()
 }
 
-fn elsewhere(clients: Vec<ClientInfo>, ctx: &LogicContext) -> impl Iterator<Item = ClientInfo> {
+fn elsewhere(clients: Listing, ctx: &LogicContext) -> impl Iterator<Item = ClientInfo> {
     let clients = clients.into_iter();
     clients.filter(|info| ctx.local_client(info.id).is_none())
 }

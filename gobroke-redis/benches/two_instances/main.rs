@@ -95,7 +95,9 @@ async fn start_with(server: &Server, name: &str, capacity: usize) -> Instance {
 async fn two(server: &Server) -> (Instance, Instance, TestClient) {
     let (one, two) = (start(server, "one").await, start(server, "two").await);
     let client = two.endpoint.connect().await.unwrap();
-    while one.broke.client(client.id()).await.is_none() || one.broke.instances().is_empty() {
+    while !matches!(one.broke.client(client.id()).await, Ok(Some(_)))
+        || one.broke.instances().is_empty()
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (one, two, client)

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use gobroke_core::{
     ClientId, ClientInfo, Name, async_trait,
     cluster::{
-        Changes, Claim, ClusterError, Cursor, Full, Incarnation, InstanceId, Membership, Page,
-        Record, Registered, To, Whereabouts,
+        Changes, Claim, ClusterError, Count, Cursor, Full, Incarnation, InstanceId, Membership,
+        Page, Record, Registered, To, Whereabouts,
     },
 };
 use tokio::time::timeout;
@@ -71,7 +71,7 @@ impl Membership for Place {
         pages::page(&self.instance, group, cursor, limit).await
     }
 
-    async fn count(&self) -> Result<usize, ClusterError> {
+    async fn count(&self) -> Result<Count, ClusterError> {
         read::count(&self.instance).await
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use gobroke_core::{
     ClientId, ClientInfo, Name,
-    cluster::{ClusterError, InstanceId, Whereabouts},
+    cluster::{ClusterError, Count, InstanceId, Whereabouts},
 };
 use tokio::time::Instant;
 
@@ -88,6 +88,7 @@ pub(super) async fn client(
     let mut commands = instance.commands()?;
     let keys = &instance.keys;
     let found: Vec<Bytes> = script::CLIENT
+        .key(&keys.state)
         .key(&keys.places)
         .arg(&client.as_uuid().as_bytes()[..])
         .arg(&keys.clients)
@@ -95,20 +96,28 @@ pub(super) async fn client(
         .invoke_async(&mut commands)
         .await
         .map_err(|error| instance.failed("reading a client", &error))?;
-    let [at, found] = &found[..] else {
-        return Ok(None);
-    };
-    let at = std::str::from_utf8(at).ok().and_then(parse_instance);
-    let Some(at) = at.filter(|at| !instance.roster.lock().has_left(at)) else {
-        return Ok(None);
-    };
-    let info = Reader::default().read(&at, found);
-    info.map(Some)
-        .inspect_err(|error| instance.counters.illegible(error))
+    let epoch = found
+        .first()
+        .and_then(|epoch| std::str::from_utf8(epoch).ok());
+    let whole = instance.is_whole(epoch);
+    if let [_, at, record] = &found[..] {
+        let at = std::str::from_utf8(at).ok().and_then(parse_instance);
+        if let Some(at) = at.filter(|at| !instance.roster.lock().has_left(at)) {
+            let info = Reader::default().read(&at, record);
+            let info = info.inspect_err(|error| instance.counters.illegible(error));
+            return info.map(Some);
+        }
+    }
+    match whole && !instance.roster.lock().is_awaiting(Instant::now()) {
+        true => Ok(None),
+        false => Err(ClusterError::Other(
+            "not all clients are in the directory again".into(),
+        )),
+    }
 }
 
 /// How many clients others have.
-pub(super) async fn count(instance: &Instance) -> Result<usize, ClusterError> {
+pub(super) async fn count(instance: &Instance) -> Result<Count, ClusterError> {
     let mut commands = instance.commands()?;
     let keys = &instance.keys;
     let counted = script::COUNT
@@ -120,8 +129,12 @@ pub(super) async fn count(instance: &Instance) -> Result<usize, ClusterError> {
         .arg(PARTS)
         .invoke_async(&mut commands)
         .await;
-    let (count, epoch): (usize, String) =
+    let (clients, epoch): (usize, String) =
         counted.map_err(|error| instance.failed("counting", &error))?;
-    instance.is_whole(Some(&epoch));
-    Ok(count)
+    let whole = instance.is_whole(Some(&epoch));
+    let awaiting = instance.roster.lock().is_awaiting(Instant::now());
+    Ok(Count {
+        clients,
+        partial: !whole || awaiting,
+    })
 }

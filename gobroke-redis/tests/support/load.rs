@@ -111,7 +111,7 @@ impl Load {
                 listed.sort();
                 let known = broke.instances().len() == self.instances.len() - 1;
                 let count = broke.client_count().await;
-                broke.is_ready() && known && listed == all && count == all.len()
+                broke.is_ready() && known && listed == all && count.clients == all.len()
             })
             .await;
         }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Instance, Setup, eventually, expect, stop_all, within};
-use crate::{ClientId, Message, Revocation, cluster::Cursor};
+use crate::{
+    ClientId, ClientInfo, Message, Revocation,
+    cluster::{Count, Cursor},
+};
 
 /// `clients` lists every client of every instance once, in pages.
 ///
@@ -28,7 +31,11 @@ pub async fn listings_cover_all_instances_in_pages(setup: &dyn Setup) {
         .map(|client| client.id())
         .collect();
     for instance in &instances {
-        let complete = async || instance.broke.client_count().await == all.len();
+        let whole = Count {
+            clients: all.len(),
+            partial: false,
+        };
+        let complete = async || instance.broke.client_count().await == whole;
         eventually("all clients are counted", complete).await;
         let mut listed = Vec::new();
         let mut cursor = Some(Cursor::default());
@@ -52,6 +59,7 @@ pub async fn listings_cover_all_instances_in_pages(setup: &dyn Setup) {
         let complete = async || instance.broke.members("room").await.len() == room.len();
         eventually("all members are listed", complete).await;
         let members = instance.broke.members("room").await;
+        assert!(!members.partial && !instance.broke.clients().await.partial);
         assert_eq!(
             members.iter().map(|info| info.id).collect::<BTreeSet<_>>(),
             room
@@ -75,8 +83,8 @@ pub async fn every_instance_knows_the_same_of_a_client(setup: &dyn Setup) {
     let id = client.id();
     one.knows(id, &two).await;
     let same = async || {
-        let here = two.broke.client(id).await;
-        here.is_some() && one.broke.client(id).await == here
+        let (here, there) = (two.broke.client(id).await, one.broke.client(id).await);
+        matches!((here, there), (Ok(Some(here)), Ok(Some(there))) if here == there)
     };
     // A second, and what the check itself takes.
     let second = Duration::from_millis(1_500);
@@ -85,11 +93,10 @@ pub async fn every_instance_knows_the_same_of_a_client(setup: &dyn Setup) {
         two.broke.join(id, "room") && two.broke.join(id, "left") && two.broke.leave(id, "left")
     );
     within(second, "metadata and groups are the same everywhere", same).await;
-    let info = one
-        .broke
-        .client(id)
-        .await
-        .unwrap_or_else(|| panic!("it is there"));
+    let info = one.broke.client(id).await;
+    let Ok(Some(info)) = info else {
+        panic!("{info:?}")
+    };
     assert_eq!(
         info.metadata.get("name").and_then(|name| name.as_str()),
         Some("Ann")
@@ -100,7 +107,8 @@ pub async fn every_instance_knows_the_same_of_a_client(setup: &dyn Setup) {
     assert!(one.broke.set_metadata(id, "name", "Bea"));
     let renamed = async || {
         let info = two.broke.client(id).await;
-        info.is_some_and(|info| info.metadata.get("name").is_some_and(|name| name == "Bea"))
+        let name = |info: ClientInfo| info.metadata.get("name").cloned();
+        info.is_ok_and(|info| info.and_then(name).is_some_and(|name| name == "Bea"))
     };
     within(second, "metadata is set from elsewhere", renamed).await;
     within(second, "metadata is the same everywhere", same).await;
@@ -110,7 +118,7 @@ pub async fn every_instance_knows_the_same_of_a_client(setup: &dyn Setup) {
         .broke
         .client(id)
         .await
-        .is_some_and(|info| info.last_message <= connected)
+        .is_ok_and(|info| info.is_some_and(|info| info.last_message <= connected))
     {
         client.send_message(Message::new("x").to_client(id)).await;
         tokio::time::sleep(super::LOOK).await;
@@ -163,7 +171,8 @@ pub async fn an_instance_that_stops_is_gone_at_once(setup: &dyn Setup) {
     let told = async || one.broke.instances().is_empty();
     within(second, "others are told", told).await;
     let gone = async || {
-        one.broke.client(client.id()).await.is_none() && one.broke.clients().await.is_empty()
+        matches!(one.broke.client(client.id()).await, Ok(None))
+            && one.broke.clients().await.is_empty()
     };
     within(second, "its clients are gone", gone).await;
     one.send(Message::new("after").to_client(client.id()).to_all());
@@ -210,7 +219,8 @@ pub async fn a_dead_instance_takes_its_clients_with_it(setup: &dyn Setup) {
     let told = async || one.broke.instances() == ["three"] && three.broke.instances() == ["one"];
     within(setup.lease() + second, "others are told", told).await;
     let gone = async || {
-        one.broke.client(dead.id()).await.is_none() && one.broke.clients().await.len() == 1
+        matches!(one.broke.client(dead.id()).await, Ok(None))
+            && one.broke.clients().await.len() == 1
     };
     within(second, "its clients are gone", gone).await;
     assert!(

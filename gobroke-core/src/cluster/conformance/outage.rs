@@ -8,6 +8,7 @@ use super::{Instance, Setup, eventually, expect, settled, stop_all, traffic::Tra
 use crate::{
     ClientId, Message,
     cluster::{ClusterStats, seed::Seed},
+    testing::TestClient,
 };
 
 /// While the cluster is away, local traffic goes on, and what is for others waits; when it is back, that arrives, once
@@ -33,11 +34,7 @@ pub async fn an_outage_is_made_up_for(setup: &dyn Setup) {
         let mut local = away.connect().await;
         away.send(Message::new("local traffic goes on").to_client(local.id()));
         expect(&mut local, "local traffic goes on").await;
-        let listed = away.broke.clients().await;
-        assert!(
-            listed.iter().any(|info| info.id == local.id()),
-            "what is here is listed"
-        );
+        says_what_is_missing(away, &local, &ids).await;
         for _ in 0..10 {
             traffic.round().await;
         }
@@ -50,13 +47,35 @@ pub async fn an_outage_is_made_up_for(setup: &dyn Setup) {
         for instance in &instances {
             let right = async || {
                 let listed = instance.broke.clients().await;
-                listed.len() == stays.len() && listed.iter().all(|info| info.id != left)
+                let whole = !listed.partial && listed.len() == stays.len();
+                whole && listed.iter().all(|info| info.id != left)
             };
             eventually("everyone is known again", right).await;
         }
     }
     assert_eq!(settled(&[one, two, three]).await, 0, "nothing is lost");
     stop_all(instances).await;
+}
+
+/// Without the cluster an instance answers with what is here, and says that it is not all.
+async fn says_what_is_missing(away: &Instance, local: &TestClient, all: &[ClientId]) {
+    let here = away.broke.local_client_count();
+    let listed = away.broke.clients().await;
+    assert!(listed.partial, "others are missing");
+    assert_eq!(listed.len(), here);
+    assert!(listed.iter().any(|info| info.id == local.id()));
+    let count = away.broke.client_count().await;
+    assert_eq!((count.clients, count.partial), (here, true));
+    assert!(away.broke.members("room").await.partial);
+    let elsewhere = all
+        .iter()
+        .filter(|id| away.broke.local_client(**id).is_none());
+    for id in elsewhere {
+        let found = away.broke.client(*id).await;
+        assert!(found.is_err(), "nobody knows of it: {found:?}");
+    }
+    let found = away.broke.client(local.id()).await;
+    assert!(matches!(found, Ok(Some(_))), "{found:?}");
 }
 
 /// Under faults by a seed (instances cut off, a carrier that loses for good) whatever arrives does so once and in order,
@@ -138,12 +157,13 @@ pub async fn lost_records_are_written_again(setup: &dyn Setup) {
     two.broke.set_metadata(bob.id(), "name", "Bob");
     one.sees_members("room", 1).await;
     let known = one.broke.client(bob.id()).await;
+    let Ok(Some(known)) = known else {
+        panic!("{known:?}")
+    };
     if setup.lose_directory().await {
         let again = async || {
             let info = one.broke.client(bob.id()).await;
-            info.is_some()
-                && info.map(|info| info.metadata)
-                    == known.as_ref().map(|info| info.metadata.clone())
+            info.is_ok_and(|info| info.is_some_and(|info| info.metadata == known.metadata))
         };
         eventually("the record is written again", again).await;
         two.knows(ann.id(), &one).await;
