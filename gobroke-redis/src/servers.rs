@@ -229,28 +229,60 @@ pub(crate) async fn check(connection: &mut MultiplexedConnection) -> Result<(), 
         Ok(info) => info,
         Err(error) if error.code() == Some("NOPERM") => {
             tracing::warn!(
-                "the version and the eviction policy of Redis were not checked: the user may not call INFO"
+                "the version and the eviction policy of the server were not checked: the user may not call INFO"
             );
             return Ok(());
         }
         Err(error) => return Err(meaning("INFO", &error)),
     };
-    let version = value(&info, "redis_version");
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major < OLDEST) {
-        return Err(ClusterError::Refused(format!(
-            "this is Redis {version}, and {OLDEST}.0 is the oldest that works"
-        )));
+    objection(&info).map_or(Ok(()), |why| Err(ClusterError::Refused(why)))
+}
+
+/// Why a server that says this of itself is refused.
+fn objection(info: &str) -> Option<String> {
+    let (version, valkey) = (value(info, "redis_version"), value(info, "valkey_version"));
+    let server = match valkey {
+        "" => format!("Redis {version}"),
+        // Beside its own version it says with which Redis it is compatible.
+        valkey => format!("Valkey {valkey}"),
+    };
+    let major = version.split('.').next().unwrap_or_default();
+    if major.parse().is_ok_and(|major: u32| major < OLDEST) {
+        return Some(format!(
+            "this is {server}, and Redis {OLDEST}.0 is the oldest that works"
+        ));
     }
-    let policy = value(&info, "maxmemory_policy");
-    if policy.starts_with("allkeys-") {
-        return Err(ClusterError::Refused(format!(
-            "Redis has the eviction policy {policy}, by which it could take our keys: set maxmemory-policy to \
+    let policy = value(info, "maxmemory_policy");
+    policy.starts_with("allkeys-").then(|| {
+        format!(
+            "{server} has the eviction policy {policy}, by which it could take our keys: set maxmemory-policy to \
              noeviction, or to one of volatile-*"
-        )));
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_or_could_take_our_keys_is_refused_by_its_name() {
+        let says = |version: &str, policy: &str| {
+            objection(&format!(
+                "# Server\r\n{version}\r\n# Memory\r\nmaxmemory_policy:{policy}\r\n"
+            ))
+        };
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1";
+        assert_eq!(says("redis_version:7.0.0", "noeviction"), None);
+        assert_eq!(says("redis_version:8.2.1", "volatile-lru"), None);
+        assert_eq!(says(valkey, "volatile-ttl"), None);
+        let old = says("redis_version:6.2.14", "noeviction").unwrap();
+        assert_eq!(
+            old,
+            "this is Redis 6.2.14, and Redis 7.0 is the oldest that works"
+        );
+        let taking = |version| says(version, "allkeys-lru").unwrap();
+        assert!(taking("redis_version:7.0.15").starts_with("Redis 7.0.15 has the eviction policy"));
+        assert!(taking(valkey).starts_with("Valkey 8.0.1 has the eviction policy allkeys-lru"));
     }
-    Ok(())
 }
