@@ -10,7 +10,7 @@ use gobroke_core::{
     Name, async_trait,
     cluster::{Cluster, ClusterError, Inbox, Incarnation, InstanceId, Membership, Notice},
 };
-use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{Client, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -47,11 +47,12 @@ impl RedisCluster {
     /// What is wrong with the address, joining says.
     pub fn new(url: impl IntoConnectionInfo) -> Self {
         choose_cryptography();
-        let client = Client::open(url).map_err(|error| format!("the address of Redis: {error}"));
+        let client = open(url).map_err(|error| format!("the address of Redis: {error}"));
         Self::over(client.map(Servers::Single))
     }
 
-    /// Over a single server that the program has a client for. Connections of its own are made with it.
+    /// Over a single server that the program has a client for. Connections of its own are made with it. Unless its settings
+    /// say otherwise, it tells the server which library it is (`CLIENT SETINFO`), for which the user needs the right.
     pub fn from_client(client: Client) -> Self {
         choose_cryptography();
         Self::over(Ok(Servers::Single(client)))
@@ -71,12 +72,12 @@ impl RedisCluster {
         master: impl Into<String>,
     ) -> Self {
         choose_cryptography();
-        let clients = sentinels.into_iter().map(Client::open);
+        let clients = sentinels.into_iter().map(open);
         let clients = clients.collect::<Result<Vec<_>, _>>();
         let sentinels = clients.map(|clients| Sentinels {
             clients,
             master: master.into(),
-            login: RedisConnectionInfo::default(),
+            login: RedisConnectionInfo::default().set_skip_set_lib_name(),
         });
         let wrong = |error| format!("the address of a sentinel: {error}");
         Self::over(sentinels.map(Servers::Sentinel).map_err(wrong))
@@ -94,7 +95,7 @@ impl RedisCluster {
     /// ```
     pub fn cluster<U: IntoConnectionInfo>(nodes: impl IntoIterator<Item = U>) -> Self {
         choose_cryptography();
-        let seeds = nodes.into_iter().map(Client::open);
+        let seeds = nodes.into_iter().map(open);
         let seeds = seeds.collect::<Result<Vec<_>, _>>();
         let wrong = |error| format!("the address of a node: {error}");
         Self::over(
@@ -142,7 +143,7 @@ impl RedisCluster {
         })
     }
 
-    fn spoken_to(mut self, again: impl FnOnce(Servers) -> redis::RedisResult<Servers>) -> Self {
+    fn spoken_to(mut self, again: impl FnOnce(Servers) -> RedisResult<Servers>) -> Self {
         self.servers = self.servers.and_then(|servers| {
             again(servers).map_err(|error| format!("the address of Redis: {error}"))
         });
@@ -310,6 +311,14 @@ impl Cluster for RedisCluster {
             _serving: stop.drop_guard(),
         }))
     }
+}
+
+/// A client that does not say which library it is: that would take one more right, and each refusal is logged by the
+/// server.
+fn open(url: impl IntoConnectionInfo) -> RedisResult<Client> {
+    let info = url.into_connection_info()?;
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    Client::open(info.set_redis_settings(settings))
 }
 
 /// The client takes the process' default, and panics where several might be meant and none is chosen.

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use gobroke_redis::RedisCluster;
+use redis::IntoConnectionInfo;
 
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::Certificates;
@@ -46,12 +47,15 @@ impl Way {
     }
 
     pub(crate) fn client(&self, port: u16) -> redis::Client {
-        let url = self.url(port);
+        let info = self.url(port).into_connection_info().unwrap();
+        // It needs no right for that.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings);
         let client = match self {
-            Self::Open => redis::Client::open(url),
+            Self::Open => redis::Client::open(info),
             #[cfg(feature = "tls")]
             Self::Tls(certificates) => {
-                redis::Client::build_with_tls(url, certificates.of_clients())
+                redis::Client::build_with_tls(info, certificates.of_clients())
             }
         };
         client.unwrap()
