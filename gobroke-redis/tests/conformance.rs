@@ -1,19 +1,28 @@
-//! What every cluster promises, over one Redis server.
+//! What every cluster promises, over one server: Redis, and Valkey.
 
 mod support;
 
 use gobroke_core::cluster::conformance;
 
-use self::support::Redis;
+use self::support::{Program, Redis};
 
 macro_rules! checks {
     ($($check:ident($($seed:literal)?)),* $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                conformance::$check(&Redis::start().await $(, $seed)?).await;
-            }
-        )*
+        checks!(over_redis Redis: $($check($($seed)?)),*);
+        checks!(over_valkey Valkey: $($check($($seed)?)),*);
+    };
+    ($over:ident $program:ident: $($check:ident($($seed:literal)?)),*) => {
+        mod $over {
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $check() {
+                    let setup = Redis::start_with(Program::$program).await;
+                    conformance::$check(&setup $(, $seed)?).await;
+                }
+            )*
+        }
     };
 }
 

@@ -11,7 +11,7 @@ use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep};
 
 use self::support::{
-    Redis, Server,
+    Program, Redis, Server,
     load::{Account, Load, start, stats},
     until,
 };
@@ -51,7 +51,16 @@ async fn nothing_is_lost_when_connections_are_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_redis_crashes_and_starts_empty() {
-    let mut server = Server::start(&[]).await;
+    nothing_is_lost_when_it_starts_empty(Program::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_valkey_crashes_and_starts_empty() {
+    nothing_is_lost_when_it_starts_empty(Program::Valkey).await;
+}
+
+async fn nothing_is_lost_when_it_starts_empty(program: Program) {
+    let mut server = Server::start_with(program, Vec::new()).await;
     let load = three(&server).await;
     server.kill();
     sleep(Duration::from_secs(1)).await;

@@ -11,10 +11,12 @@ use gobroke_redis::RedisCluster;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::support::{
+    Program,
     apart::Apart,
     load::{Load, start, stats},
     sharded::{ACL, MASTERS, Sharded},
     until,
+    way::Way,
 };
 
 /// How long there is load before a fault and after it.
@@ -28,6 +30,20 @@ const STORM: Duration = Duration::from_secs(6);
 async fn what_every_cluster_promises_holds_for_a_user_who_may_do_only_what_is_needed() {
     let sharded = Arc::new(Sharded::start().await);
     conformance::run(async || Apart::new(&sharded)).await;
+    nobody_was_denied(&sharded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_user_gets_by_where_the_nodes_are_valkey() {
+    let sharded = Arc::new(Sharded::start_with(Program::Valkey, Way::Open).await);
+    let apart = || Apart::new(&sharded);
+    conformance::messages_arrive_once_and_in_order(&apart(), 1).await;
+    conformance::listings_cover_all_instances_in_pages(&apart()).await;
+    conformance::lost_records_are_written_again(&apart()).await;
+    nobody_was_denied(&sharded).await;
+}
+
+async fn nobody_was_denied(sharded: &Sharded) {
     for server in &sharded.servers {
         let denied = server.cli(&["ACL", "LOG"]).await;
         assert_eq!(denied, redis::Value::Array(Vec::new()));

@@ -28,10 +28,10 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
     proxy::{Far, Proxy},
-    server::Server,
+    server::{Program, Server},
 };
 
-/// A Redis, and a proxy before it for each instance.
+/// A server, and a proxy before it for each instance.
 pub(crate) struct Redis {
     pub(crate) server: Server,
     proxies: Mutex<HashMap<String, Proxy>>,
@@ -40,8 +40,12 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Program::Redis).await
+    }
+
+    pub(crate) async fn start_with(program: Program) -> Self {
         Self {
-            server: Server::start(&[]).await,
+            server: Server::start_with(program, Vec::new()).await,
             proxies: Mutex::default(),
             lease: Duration::from_secs(8),
         }

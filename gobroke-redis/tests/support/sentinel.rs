@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Far, Proxy, Server,
     apart::Shared,
+    server::Program,
     until,
     way::{Way, port},
 };
@@ -67,7 +68,8 @@ impl Sentinel {
             directory.path().display()
         );
         std::fs::write(&file, text).unwrap();
-        let process = Command::new("redis-server")
+        let process = Program::Redis
+            .command()
             .arg(file)
             .arg("--sentinel")
             .stdout(Stdio::null())
@@ -111,7 +113,7 @@ impl Watched {
         for own in ports {
             let mut arguments = way.arguments(own);
             arguments.extend(["--repl-diskless-sync-delay", "0"].map(str::to_owned));
-            let server = Server::start_with(arguments).await;
+            let server = Server::start_with(Program::Redis, arguments).await;
             if own != ports[0] {
                 // Not by its arguments: it may be the master when it is started again.
                 let master = ports[0].to_string();

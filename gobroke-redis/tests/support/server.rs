@@ -1,4 +1,4 @@
-//! A redis-server of the test's own, on a unix socket in a directory of its own.
+//! A server of the test's own, on a unix socket in a directory of its own.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +9,31 @@ use std::{
 
 use tempfile::TempDir;
 
+/// Where `scripts/install-test-tools` puts Valkey on systems that have none to install.
+const UNPACKED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../target/valkey/usr/bin/valkey-server"
+);
+
+/// What runs as a server.
+#[derive(Clone, Copy)]
+pub(crate) enum Program {
+    Redis,
+    Valkey,
+}
+
+impl Program {
+    pub(crate) fn command(self) -> Command {
+        Command::new(match self {
+            Self::Redis => "redis-server",
+            Self::Valkey if Path::new(UNPACKED).exists() => UNPACKED,
+            Self::Valkey => "valkey-server",
+        })
+    }
+}
+
 pub(crate) struct Server {
+    program: Program,
     directory: TempDir,
     arguments: Vec<String>,
     process: Option<Child>,
@@ -17,14 +41,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one, with these arguments beside the usual ones: no port, nothing saved.
+    /// Starts a Redis, with these arguments beside the usual ones: no port, nothing saved.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned());
-        Self::start_with(arguments.collect()).await
+        Self::start_with(Program::Redis, arguments.collect()).await
     }
 
-    pub(crate) async fn start_with(arguments: Vec<String>) -> Self {
+    pub(crate) async fn start_with(program: Program, arguments: Vec<String>) -> Self {
         let mut server = Self {
+            program,
             directory: tempfile::tempdir().unwrap(),
             arguments,
             process: None,
@@ -57,7 +82,9 @@ impl Server {
         // A socket that a killed server left behind would be taken for one that listens.
         let _ = std::fs::remove_file(self.socket());
         let log = std::fs::File::create(self.path().join("log")).unwrap();
-        let process = Command::new("redis-server")
+        let process = self
+            .program
+            .command()
             .arg(self.configuration())
             .args(["--port", "0", "--unixsocket"])
             .arg(self.socket())
@@ -67,13 +94,13 @@ impl Server {
             .stdout(log)
             .stdin(Stdio::null())
             .spawn()
-            .expect("redis-server is installed: see scripts/install-test-tools");
+            .expect("the server is installed: see scripts/install-test-tools");
         self.process = Some(process);
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
         while !self.answers().await {
             assert!(
                 tokio::time::Instant::now() < end,
-                "redis-server does not start: {}",
+                "the server does not start: {}",
                 self.log()
             );
             tokio::time::sleep(Duration::from_millis(5)).await;

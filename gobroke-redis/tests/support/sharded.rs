@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Far, Proxy, Server,
     apart::Shared,
+    server::Program,
     until,
     way::{Way, port},
 };
@@ -43,6 +44,10 @@ impl Sharded {
     }
 
     pub(crate) async fn start_by(way: Way) -> Self {
+        Self::start_with(Program::Redis, way).await
+    }
+
+    pub(crate) async fn start_with(program: Program, way: Way) -> Self {
         let (mut servers, mut ports, mut ids) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..2 * MASTERS {
             let (own, bus) = (port(), port());
@@ -56,7 +61,7 @@ impl Sharded {
                 ["--cluster-allow-replica-migration", "no"],
             ];
             arguments.extend(more.as_flattened().iter().map(|&more| more.to_owned()));
-            let server = Server::start_with(arguments).await;
+            let server = Server::start_with(program, arguments).await;
             // The same for namespaces of tests.
             let acl = ACL
                 .replace("{gobroke}", "{apart-*}")
