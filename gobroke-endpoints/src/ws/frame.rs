@@ -73,6 +73,7 @@ impl Header {
     ///
     /// # Errors
     /// What the client did wrong, as soon as that is seen.
+    #[inline]
     pub(super) fn parse(
         bytes: &[u8],
         longest: usize,
@@ -174,7 +175,11 @@ pub(super) fn header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
 }
 
 /// Appends it.
+#[inline]
 pub(super) fn write_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
+    if let 0..=125 = length {
+        return out.extend_from_slice(&[0x80 | opcode.bits(), length as u8]);
+    }
     let (header, size) = header(opcode, length);
     out.extend_from_slice(&header[..size]);
 }
