@@ -19,7 +19,8 @@ pub struct Batch {
 
 /// One thing that came.
 pub(crate) enum Inbound {
-    Message(Message),
+    /// Whoever takes the message out leaves the place empty: it is moved once, from here to where it stays.
+    Message(Option<Message>),
     Frame(Bytes),
     Error {
         code: &'static str,
@@ -50,7 +51,7 @@ impl Batch {
     /// Appends a message.
     pub fn push(&mut self, mut message: Message) {
         message.take_came_back();
-        self.append(Inbound::Message(message));
+        self.append(Inbound::Message(Some(message)));
     }
 
     /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
@@ -94,6 +95,11 @@ impl Batch {
         self.items.push_back(item);
     }
 
+    /// The first item, where it stands.
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Inbound> {
+        self.items.front_mut()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Inbound> {
         let item = self.items.pop_front();
         if self.items.is_empty() && self.items.capacity() > 0 {
@@ -108,15 +114,15 @@ impl Batch {
     /// Puts a message back that has been through the middleware, and waits for room.
     pub(crate) fn put_back(&mut self, mut message: Message) {
         message.come_back();
-        self.put_back_as_it_is(Inbound::Message(message));
+        self.put_back_as_it_is(message);
     }
 
-    /// Puts back what was not touched.
-    pub(crate) fn put_back_as_it_is(&mut self, item: Inbound) {
+    /// Puts a message back that was not touched.
+    pub(crate) fn put_back_as_it_is(&mut self, message: Message) {
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }
-        self.items.push_front(item);
+        self.items.push_front(Inbound::Message(Some(message)));
     }
 }
 
