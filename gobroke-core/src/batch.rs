@@ -51,13 +51,15 @@ impl Batch {
     /// Appends a message.
     pub fn push(&mut self, mut message: Message) {
         message.take_came_back();
-        self.append(Inbound::Message(Some(message)));
+        self.prepare();
+        self.items.push_back(Inbound::Message(Some(message)));
     }
 
     /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
     /// caused at once.
     pub fn push_frame(&mut self, frame: impl Into<Bytes>) {
-        self.append(Inbound::Frame(frame.into()));
+        self.prepare();
+        self.items.push_back(Inbound::Frame(frame.into()));
     }
 
     /// Appends an error for the client itself, in the encoder's form: what it sent could not be read, or is not
@@ -68,7 +70,8 @@ impl Batch {
         message: impl Into<String>,
         id: Option<MessageId>,
     ) {
-        self.append(Inbound::Error {
+        self.prepare();
+        self.items.push_back(Inbound::Error {
             code,
             message: message.into(),
             id,
@@ -85,30 +88,35 @@ impl Batch {
         self.items.is_empty()
     }
 
-    fn append(&mut self, item: Inbound) {
+    /// For one more item.
+    fn prepare(&mut self) {
         if self.items.is_empty() {
             self.began = id::now();
         }
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }
-        self.items.push_back(item);
     }
 
-    /// The first item, where it stands.
-    pub(crate) fn front_mut(&mut self) -> Option<&mut Inbound> {
-        self.items.front_mut()
+    /// An item, where it stands: by its place behind the first.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Inbound> {
+        self.items.get_mut(index)
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Inbound> {
-        let item = self.items.pop_front();
-        if self.items.is_empty() && self.items.capacity() > 0 {
+    /// Drops the first items.
+    pub(crate) fn drop_first(&mut self, count: usize) {
+        if count < self.items.len() {
+            self.items.drain(..count);
+            return;
+        }
+        self.items.clear();
+        if self.items.capacity() > 0 {
             let spare = std::mem::take(&mut self.items);
             if spare.capacity() <= SPARE {
                 SPARED.set(spare);
             }
         }
-        item
     }
 
     /// Puts a message back that has been through the middleware, and waits for room.
@@ -143,7 +151,10 @@ mod tests {
         let mut batch = Batch::new();
         batch.push(Message::new("x"));
         assert!(batch.items.capacity() > 0);
-        assert!(batch.pop().is_some());
+        batch.push(Message::new("y"));
+        batch.drop_first(1);
+        assert_eq!(batch.len(), 1);
+        batch.drop_first(1);
         assert_eq!(batch.items.capacity(), 0);
     }
 }

@@ -269,11 +269,11 @@ impl Incoming<'_> {
 
     /// Answers the message that waited too long.
     fn busy(&mut self, batch: &mut Batch) {
-        let Some(Inbound::Message(Some(message))) = batch.front_mut() else {
+        let Some(Inbound::Message(Some(message))) = batch.get_mut(0) else {
             return;
         };
         let id = message.id();
-        drop(batch.pop());
+        batch.drop_first(1);
         self.router.stats.busy.add(1);
         self.answer(
             "busy",
@@ -296,10 +296,10 @@ impl Incoming<'_> {
     }
 
     fn take(&mut self, batch: &mut Batch) -> Turned {
-        let mut received = 0;
+        let (mut received, mut done) = (0, 0);
         let mut met = None;
         let turned = loop {
-            match batch.front_mut() {
+            match batch.get_mut(done) {
                 None => break Turned::Done,
                 Some(Inbound::Frame(frame)) => {
                     self.router
@@ -309,7 +309,7 @@ impl Incoming<'_> {
                 Some(Inbound::Message(place)) => {
                     if !self.filter(place) {
                         let message = place.take();
-                        drop(batch.pop());
+                        done += 1;
                         break message.map_or(Turned::Wait, Turned::Middleware);
                     }
                     match self.route(place, &mut met) {
@@ -319,11 +319,12 @@ impl Incoming<'_> {
                     }
                 }
             }
-            drop(batch.pop());
-            if !batch.is_empty() && turn::is_pressed() {
+            done += 1;
+            if done < batch.len() && turn::is_pressed() {
                 break Turned::Wait;
             }
         };
+        batch.drop_first(done);
         self.router.stats.received.add(received);
         turned
     }

@@ -126,7 +126,7 @@ impl Router {
     }
 
     /// The same out of a place where it stays until it is taken: each move of a message is a copy of 128 bytes.
-    fn send_from(
+    pub(crate) fn send_from(
         self: &Arc<Self>,
         place: &mut Option<Message>,
         logic: Option<&Name>,
@@ -194,6 +194,7 @@ impl Router {
     }
 
     /// Puts a message where it goes: everywhere, or nowhere.
+    #[inline]
     fn route(
         self: &Arc<Self>,
         place: &mut Option<Message>,
@@ -203,7 +204,7 @@ impl Router {
             return Err(SendError::Stopped);
         }
         let targets = place.as_ref().map(Message::targets);
-        let none_excluded = targets.is_some_and(|targets| targets.excluded().next().is_none());
+        let none_excluded = targets.is_some_and(|targets| !targets.excludes_any());
         match targets.map_or(&[][..], |targets| targets.as_slice()) {
             [] => Err(SendError::NoTarget),
             [Target::Client(id)] if none_excluded => {
@@ -225,10 +226,7 @@ impl Router {
                 let module = self.module(name)?;
                 self.to_logic(place, &module, by)
             }
-            _ => match place.take() {
-                Some(message) => self.to_many(message, by),
-                None => Err(SendError::NoTarget),
-            },
+            _ => self.to_many(place.take().ok_or(SendError::NoTarget)?, by),
         }
     }
 
@@ -261,6 +259,7 @@ impl Router {
         turn::fed(lane);
     }
 
+    #[inline]
     fn to_logic(
         &self,
         place: &mut Option<Message>,
@@ -285,6 +284,7 @@ impl Router {
         })
     }
 
+    #[inline]
     fn module(self: &Arc<Self>, name: &Name) -> Result<Lent, SendError> {
         let module =
             turn::module(self, name).ok_or_else(|| SendError::UnknownLogic(name.clone()))?;

@@ -162,6 +162,7 @@ pub(crate) fn met(client: &Arc<ClientShared>) {
 
 /// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
 /// is queued there that the answer would overtake, or is in its outbox. Says whether it took it.
+#[inline]
 pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, place: &mut Option<Message>) -> bool {
     UNDER.with_borrow_mut(|under| match &under.own {
         Some(own) if is_meant(own, id, registry) && own.lane.is_quiet() => {
@@ -220,6 +221,7 @@ pub(crate) struct Lent(Option<Arc<Module>>);
 
 impl Lent {
     /// Whether a look-up of this name would find it again.
+    #[inline]
     pub(crate) fn is_still(&self, name: &Name) -> bool {
         is_called(self, name)
     }
@@ -296,6 +298,7 @@ pub(crate) fn pressed(room: &Arc<Room>, bytes: usize, logic: bool) {
 }
 
 /// Whether the turn should end before its batch does, since something that it feeds is above half.
+#[inline]
 pub(crate) fn is_pressed() -> bool {
     UNDER.with_borrow(|under| !under.pressed.is_empty() || lanes_pressed(under))
 }
@@ -367,6 +370,7 @@ pub(crate) fn hops() -> u8 {
 }
 
 /// Runs a handler of a message that has passed this many logic modules.
+#[inline]
 pub(crate) fn with_hops<T>(hops: u8, run: impl FnOnce() -> T) -> T {
     struct Restore(u8);
     impl Drop for Restore {

@@ -43,6 +43,7 @@ impl Module {
 
     /// Runs a dispatched handler in place, with the message that it takes from there; one that waits goes on in a task of
     /// its own. Within a turn.
+    #[inline]
     pub(crate) fn dispatch(self: &Arc<Self>, place: &mut Option<Message>, flying: Option<Flying>) {
         let Running::Dispatched { handler, .. } = &self.running else {
             return;

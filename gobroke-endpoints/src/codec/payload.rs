@@ -1,6 +1,6 @@
 //! Payloads, out of a buffer that is about to be read into again.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,7 +12,7 @@ const PAGE: usize = 1024;
 
 thread_local! {
     /// The page of this thread.
-    static SHARED: Cell<Option<BytesMut>> = const { Cell::new(None) };
+    static SHARED: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
 }
 
 /// A copy. Short ones stand in a page together with those that came before and after them: the messages of a read are
@@ -26,14 +26,14 @@ pub(super) fn copy(bytes: &[u8]) -> Bytes {
 }
 
 fn shared(bytes: &[u8]) -> Bytes {
-    let mut page = SHARED.take().unwrap_or_default();
-    if page.capacity() < bytes.len() && !page.try_reclaim(PAGE) {
-        page = BytesMut::with_capacity(PAGE);
-    }
-    page.extend_from_slice(bytes);
-    let payload = page.split().freeze();
-    SHARED.set(Some(page));
-    payload
+    SHARED.with_borrow_mut(|page| {
+        let page = page.get_or_insert_default();
+        if page.capacity() < bytes.len() && !page.try_reclaim(PAGE) {
+            *page = BytesMut::with_capacity(PAGE);
+        }
+        page.extend_from_slice(bytes);
+        page.split().freeze()
+    })
 }
 
 #[cfg(test)]

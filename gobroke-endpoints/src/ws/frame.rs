@@ -144,6 +144,7 @@ pub(super) fn broken(why: impl Into<Cow<'static, str>>) -> CloseReason {
 }
 
 /// Takes a client's mask off (section 5.3), or puts it on, eight bytes at a time.
+#[inline]
 pub(super) fn unmask(mask: [u8; 4], bytes: &mut [u8]) {
     let [a, b, c, d] = mask;
     let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
