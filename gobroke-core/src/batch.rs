@@ -49,6 +49,7 @@ impl Batch {
     }
 
     /// Appends a message.
+    #[inline]
     pub fn push(&mut self, mut message: Message) {
         message.take_came_back();
         self.prepare();

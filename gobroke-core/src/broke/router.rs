@@ -106,6 +106,26 @@ impl<'a> By<'a> {
 }
 
 impl Receipt {
+    const NONE: Self = Self {
+        clients: 0,
+        logic: 0,
+        instances: 0,
+        looked_up: 0,
+        unknown: 0,
+    };
+
+    /// Queued for one client. As a constant it is written in one piece, and so it is read a moment later.
+    const CLIENT: Self = Self {
+        clients: 1,
+        ..Self::NONE
+    };
+
+    /// Queued for one logic module.
+    const LOGIC: Self = Self {
+        logic: 1,
+        ..Self::NONE
+    };
+
     /// Notes what was decided about the targets that are elsewhere.
     fn handed(&mut self, handed: Handed) {
         self.instances = handed.instances;
@@ -131,9 +151,19 @@ impl Router {
         place: &mut Option<Message>,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
-        let Some(message) = place else {
-            return Ok(Receipt::default());
-        };
+        match self.prepare(place, logic) {
+            Ok(passed) => self.route_or_refuse(place, logic, passed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes who sends a message, counts a hop and runs the middleware. Gives the hops that it had before.
+    fn prepare(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+    ) -> Result<u8, SendError> {
+        let message = place.as_mut().ok_or(SendError::NoTarget)?;
         // A client's message that is passed on stays the client's.
         if !matches!(message.source(), Source::Client(_)) {
             message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
@@ -154,6 +184,16 @@ impl Router {
                 return Err(SendError::Rejected { reason });
             }
         }
+        Ok(passed)
+    }
+
+    /// Routes it, or gives it back with the hops that it had. A function of its own: what it returns is written in place.
+    fn route_or_refuse(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+        passed: u8,
+    ) -> Result<Receipt, SendError> {
         let mut routed = self.route(place, By::Send(logic));
         if let Err(SendError::Full { message, .. }) = &mut routed {
             self.stats.full.add(1);
@@ -210,10 +250,7 @@ impl Router {
             [Target::Client(id)] if none_excluded => {
                 let id = *id;
                 if turn::answer(&self.registry, id, place) {
-                    return Ok(Receipt {
-                        clients: 1,
-                        ..Receipt::default()
-                    });
+                    return Ok(Receipt::CLIENT);
                 }
                 let client = turn::client(&self.registry, id).filter(|client| !client.is_closed());
                 match (place.take(), client) {
@@ -245,10 +282,7 @@ impl Router {
         lane.push(&mut queue, entry);
         drop(queue);
         turn::fed_for_one(lane);
-        Ok(Receipt {
-            clients: 1,
-            ..Receipt::default()
-        })
+        Ok(Receipt::CLIENT)
     }
 
     /// Puts a message for a client into its lane, whether there is room or not.
@@ -278,10 +312,7 @@ impl Router {
             let offered = module.offer(place.take().ok_or(SendError::NoTarget)?);
             offered.map_err(|(why, message)| no_room(why, &module.name, message))?;
         }
-        Ok(Receipt {
-            logic: 1,
-            ..Receipt::default()
-        })
+        Ok(Receipt::LOGIC)
     }
 
     #[inline]
