@@ -19,7 +19,8 @@ pub struct Batch {
 
 /// One thing that came.
 pub(crate) enum Inbound {
-    Message(Message),
+    /// Whoever takes the message out leaves the place empty: it is moved once, from here to where it stays.
+    Message(Option<Message>),
     Frame(Bytes),
     Error {
         code: &'static str,
@@ -48,15 +49,18 @@ impl Batch {
     }
 
     /// Appends a message.
+    #[inline]
     pub fn push(&mut self, mut message: Message) {
         message.take_came_back();
-        self.append(Inbound::Message(message));
+        self.prepare();
+        self.items.push_back(Inbound::Message(Some(message)));
     }
 
     /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
     /// caused at once.
     pub fn push_frame(&mut self, frame: impl Into<Bytes>) {
-        self.append(Inbound::Frame(frame.into()));
+        self.prepare();
+        self.items.push_back(Inbound::Frame(frame.into()));
     }
 
     /// Appends an error for the client itself, in the encoder's form: what it sent could not be read, or is not
@@ -67,7 +71,8 @@ impl Batch {
         message: impl Into<String>,
         id: Option<MessageId>,
     ) {
-        self.append(Inbound::Error {
+        self.prepare();
+        self.items.push_back(Inbound::Error {
             code,
             message: message.into(),
             id,
@@ -84,39 +89,49 @@ impl Batch {
         self.items.is_empty()
     }
 
-    fn append(&mut self, item: Inbound) {
+    /// For one more item.
+    fn prepare(&mut self) {
         if self.items.is_empty() {
             self.began = id::now();
         }
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }
-        self.items.push_back(item);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Inbound> {
-        let item = self.items.pop_front();
-        if self.items.is_empty() && self.items.capacity() > 0 {
+    /// An item, where it stands: by its place behind the first.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Inbound> {
+        self.items.get_mut(index)
+    }
+
+    /// Drops the first items.
+    pub(crate) fn drop_first(&mut self, count: usize) {
+        if count < self.items.len() {
+            self.items.drain(..count);
+            return;
+        }
+        self.items.clear();
+        if self.items.capacity() > 0 {
             let spare = std::mem::take(&mut self.items);
             if spare.capacity() <= SPARE {
                 SPARED.set(spare);
             }
         }
-        item
     }
 
     /// Puts a message back that has been through the middleware, and waits for room.
     pub(crate) fn put_back(&mut self, mut message: Message) {
         message.come_back();
-        self.put_back_as_it_is(Inbound::Message(message));
+        self.put_back_as_it_is(message);
     }
 
-    /// Puts back what was not touched.
-    pub(crate) fn put_back_as_it_is(&mut self, item: Inbound) {
+    /// Puts a message back that was not touched.
+    pub(crate) fn put_back_as_it_is(&mut self, message: Message) {
         if self.items.capacity() == 0 {
             self.items = SPARED.take();
         }
-        self.items.push_front(item);
+        self.items.push_front(Inbound::Message(Some(message)));
     }
 }
 
@@ -137,7 +152,10 @@ mod tests {
         let mut batch = Batch::new();
         batch.push(Message::new("x"));
         assert!(batch.items.capacity() > 0);
-        assert!(batch.pop().is_some());
+        batch.push(Message::new("y"));
+        batch.drop_first(1);
+        assert_eq!(batch.len(), 1);
+        batch.drop_first(1);
         assert_eq!(batch.items.capacity(), 0);
     }
 }

@@ -14,6 +14,8 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
+        // Read and written in the words in which what holds it is copied: where the pieces differ, a processor waits.
+        #[repr(align(8))]
         pub struct $name(Uuid);
 
         impl $name {

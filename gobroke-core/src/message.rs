@@ -374,7 +374,8 @@ impl Message {
 
     /// Whether it came back and is sent again.
     pub(crate) fn take_came_back(&mut self) -> bool {
-        std::mem::take(&mut self.came_back)
+        // Written only where it changes: the message is copied next, and that would wait for the write.
+        self.came_back && std::mem::take(&mut self.came_back)
     }
 
     /// What it holds of memory, about: what queues count.

@@ -11,7 +11,7 @@ use crate::{
     client::ClientShared,
     delivery::{
         Frames,
-        turn::{self, Left, Turn},
+        turn::{self, Left, Lent, Turn},
     },
     error::Closed,
     gate::Slot,
@@ -133,7 +133,7 @@ enum Routed {
     Accepted,
     /// The client has been told why.
     Refused,
-    /// It is back in the batch.
+    /// It stays in the batch.
     NoRoom,
 }
 
@@ -190,7 +190,7 @@ impl Incoming<'_> {
         }
         self.came(batch);
         match self.turn(batch) {
-            Turned::Middleware(message) => batch.put_back_as_it_is(Inbound::Message(message)),
+            Turned::Middleware(message) => batch.put_back_as_it_is(message),
             Turned::Done | Turned::Wait => {}
         }
         match self.client.is_closed() {
@@ -269,11 +269,11 @@ impl Incoming<'_> {
 
     /// Answers the message that waited too long.
     fn busy(&mut self, batch: &mut Batch) {
-        let id = match batch.pop() {
-            Some(Inbound::Message(message)) => message.id(),
-            Some(other) => return batch.put_back_as_it_is(other),
-            None => return,
+        let Some(Inbound::Message(Some(message))) = batch.get_mut(0) else {
+            return;
         };
+        let id = message.id();
+        batch.drop_first(1);
         self.router.stats.busy.add(1);
         self.answer(
             "busy",
@@ -296,46 +296,58 @@ impl Incoming<'_> {
     }
 
     fn take(&mut self, batch: &mut Batch) -> Turned {
-        let mut received = 0;
+        let (mut received, mut done) = (0, 0);
+        let mut met = None;
         let turned = loop {
-            let Some(item) = batch.pop() else {
-                break Turned::Done;
-            };
-            let message = match item {
-                Inbound::Frame(frame) => {
-                    self.router.send_frame(&self.client.0, frame);
-                    continue;
+            match batch.get_mut(done) {
+                None => break Turned::Done,
+                Some(Inbound::Frame(frame)) => {
+                    self.router
+                        .send_frame(&self.client.0, std::mem::take(frame));
                 }
-                Inbound::Error { code, message, id } => {
-                    self.answer(code, &message, id);
-                    continue;
-                }
-                Inbound::Message(mut message) => {
-                    if !message.take_came_back() {
-                        message.set_source(Source::Client(self.client.id()));
-                        if self.router.middleware.receive_waits {
-                            break Turned::Middleware(message);
-                        }
-                        self.router.filter(&mut message);
+                Some(Inbound::Error { code, message, id }) => self.answer(code, message, *id),
+                Some(Inbound::Message(place)) => {
+                    if !self.filter(place) {
+                        let message = place.take();
+                        done += 1;
+                        break message.map_or(Turned::Wait, Turned::Middleware);
                     }
-                    message
+                    match self.route(place, &mut met) {
+                        Routed::Accepted => received += 1,
+                        Routed::Refused => {}
+                        Routed::NoRoom => break Turned::Wait,
+                    }
                 }
-            };
-            match self.route(message, batch) {
-                Routed::Accepted => received += 1,
-                Routed::Refused => {}
-                Routed::NoRoom => break Turned::Wait,
             }
-            if !batch.is_empty() && turn::is_pressed() {
+            done += 1;
+            if done < batch.len() && turn::is_pressed() {
                 break Turned::Wait;
             }
         };
+        batch.drop_first(done);
         self.router.stats.received.add(received);
         turned
     }
 
-    /// Routes a message, or puts it back where there is no room.
-    fn route(&mut self, message: Message, batch: &mut Batch) -> Routed {
+    /// Runs the middleware, unless the message has been through it; says whether it did, or has to wait for it.
+    fn filter(&self, place: &mut Option<Message>) -> bool {
+        let Some(message) = place else { return true };
+        if message.take_came_back() {
+            return true;
+        }
+        message.set_source(Source::Client(self.client.id()));
+        if self.router.middleware.receive_waits {
+            return false;
+        }
+        self.router.filter(message);
+        true
+    }
+
+    /// Routes a message, or leaves it in its place where there is no room. `met` is what the read's messages met before.
+    fn route(&self, place: &mut Option<Message>, met: &mut Option<Lent>) -> Routed {
+        let Some(message) = place else {
+            return Routed::Refused;
+        };
         let id = Some(message.id());
         if message.is_rejected() {
             self.router.stats.rejected.add(1);
@@ -349,15 +361,16 @@ impl Incoming<'_> {
             }
             return Routed::Refused;
         }
-        match self.router.receive(message) {
+        match self.router.receive(place, met) {
             Ok(receipt) if receipt.unknown > 0 => {
                 let text = "a client that the message is for is not connected";
                 self.answer("unknown_client", text, id);
                 Routed::Accepted
             }
             Ok(_) => Routed::Accepted,
-            Err(SendError::Full { message, .. }) => {
-                batch.put_back(*message);
+            Err(SendError::Full { mut message, .. }) => {
+                message.come_back();
+                *place = Some(*message);
                 Routed::NoRoom
             }
             Err(error) => {

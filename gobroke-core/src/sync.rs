@@ -8,7 +8,7 @@ mod checked;
 
 #[cfg(all(test, gobroke_interleavings))]
 pub(crate) use checked::{
-    Instant, Local, Mutex, MutexGuard, Notify, atomic, sleep_until, thread_local,
+    Instant, Local, LocalCell, Mutex, MutexGuard, Notify, atomic, sleep_until, thread_local,
 };
 
 #[cfg(not(all(test, gobroke_interleavings)))]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use gobroke_core::{Broke, CloseReason, Logic, Message, SendError, testing::TestEndpoint};
+use gobroke_core::{
+    Broke, CloseReason, Logic, Message, SendError, Targets,
+    testing::{Received, TestEndpoint},
+};
 
 async fn start(endpoint: &TestEndpoint, logic: Vec<Logic>) -> Broke {
     let mut builder = Broke::builder().instance("here").endpoint(endpoint.clone());
@@ -33,6 +36,35 @@ async fn a_client_hears_what_it_says_to_echo() {
     }
     broke.stop().await;
     assert_eq!(client.closed().await, Some((1001, "going away".to_owned())));
+}
+
+#[tokio::test]
+async fn messages_of_one_read_go_each_to_its_own_logic_in_order() {
+    let endpoint = TestEndpoint::new(Targets::default());
+    let named = |name: &'static str| {
+        Logic::dispatched(name, move |message, ctx| {
+            let text = String::from_utf8_lossy(message.payload());
+            ctx.reply(&message, Message::text(format!("{name} {text}")))?;
+            // What the next message meets is not what this one looked up.
+            ctx.send(Message::new("x").to_logic("aside"))?;
+            Ok(())
+        })
+    };
+    let aside = Logic::dispatched("aside", |_, _| Ok(()));
+    let _broke = start(&endpoint, vec![named("a"), named("b"), aside]).await;
+    let mut client = endpoint.connect().await.expect("it is admitted");
+    let to = ["a", "b", "b", "a", "gone", "a"];
+    let messages = (0..).zip(to);
+    let messages = messages.map(|(number, to)| Message::new(number.to_string()).to_logic(to));
+    client.send_all(messages.collect()).await;
+    for expected in ["a 0", "b 1", "b 2", "a 3"] {
+        assert_eq!(client.next_text().await.as_deref(), Some(expected));
+    }
+    let Some(Received::Error { code, .. }) = client.frame().await else {
+        panic!("no logic is called gone");
+    };
+    assert_eq!(code, "unknown_logic");
+    assert_eq!(client.next_text().await.as_deref(), Some("a 5"));
 }
 
 #[tokio::test]

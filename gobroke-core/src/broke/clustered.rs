@@ -152,7 +152,7 @@ impl Local for Router {
         if let [Target::Client(id)] = message.targets().as_slice()
             && let Some(client) = turn::client(&self.registry, *id)
             && !client.is_closed()
-            && message.targets().excluded().next().is_none()
+            && !message.targets().excludes_any()
         {
             // There was room before this batch, as below.
             self.append_to_lane(message, client);

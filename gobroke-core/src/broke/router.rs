@@ -106,6 +106,26 @@ impl<'a> By<'a> {
 }
 
 impl Receipt {
+    const NONE: Self = Self {
+        clients: 0,
+        logic: 0,
+        instances: 0,
+        looked_up: 0,
+        unknown: 0,
+    };
+
+    /// Queued for one client. As a constant it is written in one piece, and so it is read a moment later.
+    const CLIENT: Self = Self {
+        clients: 1,
+        ..Self::NONE
+    };
+
+    /// Queued for one logic module.
+    const LOGIC: Self = Self {
+        logic: 1,
+        ..Self::NONE
+    };
+
     /// Notes what was decided about the targets that are elsewhere.
     fn handed(&mut self, handed: Handed) {
         self.instances = handed.instances;
@@ -116,11 +136,34 @@ impl Receipt {
 
 impl Router {
     /// Sends a message of the program or of logic.
+    #[inline]
     pub(crate) fn send(
         self: &Arc<Self>,
-        mut message: Message,
+        message: Message,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
+        self.send_from(&mut Some(message), logic)
+    }
+
+    /// The same out of a place where it stays until it is taken: each move of a message is a copy of 128 bytes.
+    pub(crate) fn send_from(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+    ) -> Result<Receipt, SendError> {
+        match self.prepare(place, logic) {
+            Ok(passed) => self.route_or_refuse(place, logic, passed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes who sends a message, counts a hop and runs the middleware. Gives the hops that it had before.
+    fn prepare(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+    ) -> Result<u8, SendError> {
+        let message = place.as_mut().ok_or(SendError::NoTarget)?;
         // A client's message that is passed on stays the client's.
         if !matches!(message.source(), Source::Client(_)) {
             message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
@@ -134,14 +177,24 @@ impl Router {
             message.set_hops(hops);
         }
         if !again && !self.middleware.send.is_empty() {
-            self.middleware.send(&mut message);
+            self.middleware.send(message);
             if message.is_rejected() {
                 self.stats.rejected.add(1);
                 let reason = message.reject_reason().unwrap_or_default().to_owned();
                 return Err(SendError::Rejected { reason });
             }
         }
-        let mut routed = self.route(message, By::Send(logic));
+        Ok(passed)
+    }
+
+    /// Routes it, or gives it back with the hops that it had. A function of its own: what it returns is written in place.
+    fn route_or_refuse(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+        passed: u8,
+    ) -> Result<Receipt, SendError> {
+        let mut routed = self.route(place, By::Send(logic));
         if let Err(SendError::Full { message, .. }) = &mut routed {
             self.stats.full.add(1);
             message.set_hops(passed);
@@ -159,37 +212,58 @@ impl Router {
         }
     }
 
-    /// Routes what a client sent, within the turn of its door.
-    pub(crate) fn receive(self: &Arc<Self>, message: Message) -> Result<Receipt, SendError> {
-        self.route(message, By::Door)
-    }
-
-    /// Puts a message where it goes: everywhere, or nowhere.
-    fn route(self: &Arc<Self>, message: Message, by: By<'_>) -> Result<Receipt, SendError> {
+    /// Routes what a client sent, within the turn of its door; `met` is the module that took what came before it.
+    pub(crate) fn receive(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        met: &mut Option<Lent>,
+    ) -> Result<Receipt, SendError> {
+        let Some([Target::Logic(name)]) =
+            place.as_ref().map(|message| message.targets().as_slice())
+        else {
+            return self.route(place, By::Door);
+        };
         if self.refuses.load(Relaxed) {
             return Err(SendError::Stopped);
         }
-        let none_excluded = message.targets().excluded().next().is_none();
-        match message.targets().as_slice() {
+        let module = match met {
+            Some(module) if module.is_still(name) => module,
+            met => met.insert(self.module(name)?),
+        };
+        self.to_logic(place, module, By::Door)
+    }
+
+    /// Puts a message where it goes: everywhere, or nowhere.
+    #[inline]
+    fn route(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        by: By<'_>,
+    ) -> Result<Receipt, SendError> {
+        if self.refuses.load(Relaxed) {
+            return Err(SendError::Stopped);
+        }
+        let targets = place.as_ref().map(Message::targets);
+        let none_excluded = targets.is_some_and(|targets| !targets.excludes_any());
+        match targets.map_or(&[][..], |targets| targets.as_slice()) {
             [] => Err(SendError::NoTarget),
             [Target::Client(id)] if none_excluded => {
                 let id = *id;
-                let Some(message) = turn::answer(&self.registry, id, message) else {
-                    return Ok(Receipt {
-                        clients: 1,
-                        ..Receipt::default()
-                    });
-                };
-                match turn::client(&self.registry, id) {
-                    Some(client) if !client.is_closed() => self.to_client(message, client),
-                    _ => self.to_absent(message, id, by.logic()),
+                if turn::answer(&self.registry, id, place) {
+                    return Ok(Receipt::CLIENT);
+                }
+                let client = turn::client(&self.registry, id).filter(|client| !client.is_closed());
+                match (place.take(), client) {
+                    (Some(message), Some(client)) => self.to_client(message, client),
+                    (Some(message), None) => self.to_absent(message, id, by.logic()),
+                    (None, _) => Err(SendError::NoTarget),
                 }
             }
             [Target::Logic(name)] => {
                 let module = self.module(name)?;
-                self.to_logic(message, &module, by)
+                self.to_logic(place, &module, by)
             }
-            _ => self.to_many(message, by),
+            _ => self.to_many(place.take().ok_or(SendError::NoTarget)?, by),
         }
     }
 
@@ -208,10 +282,7 @@ impl Router {
         lane.push(&mut queue, entry);
         drop(queue);
         turn::fed_for_one(lane);
-        Ok(Receipt {
-            clients: 1,
-            ..Receipt::default()
-        })
+        Ok(Receipt::CLIENT)
     }
 
     /// Puts a message for a client into its lane, whether there is room or not.
@@ -222,27 +293,29 @@ impl Router {
         turn::fed(lane);
     }
 
+    #[inline]
     fn to_logic(
         &self,
-        message: Message,
+        place: &mut Option<Message>,
         module: &Arc<Module>,
         by: By<'_>,
     ) -> Result<Receipt, SendError> {
         if by == By::Door && module.runs_at_door() {
             match module.take_off() {
-                Ok(flying) => module.dispatch(message, flying),
-                Err(why) => return Err(no_room(why, &module.name, Box::new(message))),
+                Ok(flying) => module.dispatch(place, flying),
+                Err(why) => {
+                    let message = place.take().ok_or(SendError::NoTarget)?;
+                    return Err(no_room(why, &module.name, Box::new(message)));
+                }
             }
         } else {
-            let offered = module.offer(message);
+            let offered = module.offer(place.take().ok_or(SendError::NoTarget)?);
             offered.map_err(|(why, message)| no_room(why, &module.name, message))?;
         }
-        Ok(Receipt {
-            logic: 1,
-            ..Receipt::default()
-        })
+        Ok(Receipt::LOGIC)
     }
 
+    #[inline]
     fn module(self: &Arc<Self>, name: &Name) -> Result<Lent, SendError> {
         let module =
             turn::module(self, name).ok_or_else(|| SendError::UnknownLogic(name.clone()))?;

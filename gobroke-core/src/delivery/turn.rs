@@ -9,7 +9,7 @@
 //! A turn never spans an await, so a thread-local is exact.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ops::Deref,
     pin::Pin,
     sync::{Arc, Weak},
@@ -35,8 +35,6 @@ use crate::{
 #[derive(Default)]
 struct Under {
     depth: u32,
-    /// How many logic modules the message that is handled now has passed.
-    hops: u8,
     lanes: SmallVec<[Arc<Lane>; 4]>,
     /// Queues that were found above half when they were fed, or without room.
     pressed: Pressed,
@@ -61,6 +59,11 @@ type Pressed = SmallVec<[Want; 1]>;
 
 thread_local! {
     static UNDER: RefCell<Under> = RefCell::default();
+}
+
+thread_local! {
+    /// How many logic modules the message that is handled now has passed.
+    static HOPS: Cell<u8> = const { Cell::new(0) };
 }
 
 /// A turn under way on this thread. Dropping it ends it.
@@ -97,7 +100,6 @@ impl Drop for Turn {
             under.depth -= 1;
             match under.depth {
                 0 => {
-                    under.hops = 0;
                     under.pressed.clear();
                     (
                         std::mem::take(&mut under.lanes),
@@ -159,15 +161,16 @@ pub(crate) fn met(client: &Arc<ClientShared>) {
 }
 
 /// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
-/// is queued there that the answer would overtake, or is in its outbox. Gives back what it does not keep.
-pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, message: Message) -> Option<Message> {
+/// is queued there that the answer would overtake, or is in its outbox. Says whether it took it.
+#[inline]
+pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, place: &mut Option<Message>) -> bool {
     UNDER.with_borrow_mut(|under| match &under.own {
         Some(own) if is_meant(own, id, registry) && own.lane.is_quiet() => {
-            let back = own.outbox.answer(message);
-            under.answered |= back.is_none();
-            back
+            let kept = own.outbox.answer(place);
+            under.answered |= kept;
+            kept
         }
-        _ => Some(message),
+        _ => false,
     })
 }
 
@@ -200,9 +203,7 @@ pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Lent> {
             let known = under.known.module.take();
             known.or_else(|| under.last_module.upgrade())
         })
-        .filter(|known| {
-            known.name == *name && !known.is_closed() && Arc::ptr_eq(known.ctx.router(), router)
-        });
+        .filter(|known| is_called(known, name) && Arc::ptr_eq(known.ctx.router(), router));
     if known.is_some() {
         return Some(Lent(known));
     }
@@ -211,8 +212,20 @@ pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Lent> {
     Some(Lent(Some(module)))
 }
 
+fn is_called(module: &Module, name: &Name) -> bool {
+    module.name == *name && !module.is_closed()
+}
+
 /// A logic module out of the turn's mind; dropping it puts it back.
 pub(crate) struct Lent(Option<Arc<Module>>);
+
+impl Lent {
+    /// Whether a look-up of this name would find it again.
+    #[inline]
+    pub(crate) fn is_still(&self, name: &Name) -> bool {
+        is_called(self, name)
+    }
+}
 
 impl Deref for Lent {
     type Target = Arc<Module>;
@@ -285,6 +298,7 @@ pub(crate) fn pressed(room: &Arc<Room>, bytes: usize, logic: bool) {
 }
 
 /// Whether the turn should end before its batch does, since something that it feeds is above half.
+#[inline]
 pub(crate) fn is_pressed() -> bool {
     UNDER.with_borrow(|under| !under.pressed.is_empty() || lanes_pressed(under))
 }
@@ -352,18 +366,19 @@ impl Left {
 
 /// How many logic modules the message that is handled now has passed.
 pub(crate) fn hops() -> u8 {
-    UNDER.with_borrow(|under| under.hops)
+    HOPS.get()
 }
 
 /// Runs a handler of a message that has passed this many logic modules.
+#[inline]
 pub(crate) fn with_hops<T>(hops: u8, run: impl FnOnce() -> T) -> T {
     struct Restore(u8);
     impl Drop for Restore {
         fn drop(&mut self) {
-            UNDER.with_borrow_mut(|under| under.hops = self.0);
+            HOPS.set(self.0);
         }
     }
-    let _restore = Restore(UNDER.with_borrow_mut(|under| std::mem::replace(&mut under.hops, hops)));
+    let _restore = Restore(HOPS.replace(hops));
     run()
 }
 

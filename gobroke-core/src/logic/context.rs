@@ -67,6 +67,7 @@ impl LogicContext {
     ///
     /// # Errors
     /// See [`SendError`]. Nothing is queued anywhere then.
+    #[inline]
     pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
         self.router().send(message, Some(&self.0.name))
     }
@@ -75,6 +76,7 @@ impl LogicContext {
     ///
     /// # Errors
     /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
+    #[inline]
     pub fn reply(&self, to: &Message, mut message: Message) -> Result<Receipt, SendError> {
         let to = match to.source() {
             Source::Client(client) => Target::Client(*client),

@@ -21,6 +21,7 @@ use crate::{
 
 impl Module {
     /// Takes a place among the handlers under way: what a dispatched handler that may wait begins with.
+    #[inline]
     pub(crate) fn take_off(&self) -> Result<Option<Flying>, NoRoom> {
         let Running::Dispatched {
             handler: Handler::Waiting(_),
@@ -40,18 +41,25 @@ impl Module {
         Ok(Some(Flying(flight.clone())))
     }
 
-    /// Runs a dispatched handler in place; one that waits goes on in a task of its own. Within a turn.
-    pub(crate) fn dispatch(self: &Arc<Self>, message: Message, flying: Option<Flying>) {
+    /// Runs a dispatched handler in place, with the message that it takes from there; one that waits goes on in a task of
+    /// its own. Within a turn.
+    #[inline]
+    pub(crate) fn dispatch(self: &Arc<Self>, place: &mut Option<Message>, flying: Option<Flying>) {
         let Running::Dispatched { handler, .. } = &self.running else {
             return;
         };
-        let hops = message.hops();
+        let hops = place.as_ref().map_or(0, Message::hops);
         match handler {
             Handler::Plain(handle) => {
-                let outcome = turn::with_hops(hops, || call(|| handle(message, &self.ctx)));
+                let run = || match place.take() {
+                    Some(message) => handle(message, &self.ctx),
+                    None => Ok(()),
+                };
+                let outcome = turn::with_hops(hops, || call(run));
                 self.report(outcome);
             }
             Handler::Waiting(handler) => {
+                let Some(message) = place.take() else { return };
                 let (handler, ctx) = (handler.clone(), self.ctx.clone());
                 let future = async move { handler.handle(message, &ctx).await };
                 self.run_in_place(hops, Box::pin(future), (flying, None));
@@ -130,7 +138,7 @@ impl Module {
             let weight = item.weight();
             let ctx = self.ctx.clone();
             match (item, handler) {
-                (Item::Message(message), _) => self.dispatch(message, flying),
+                (Item::Message(message), _) => self.dispatch(&mut Some(message), flying),
                 (Item::Joined(client, greeted), Handler::Waiting(handler)) => {
                     let (id, before) = (client.id(), telling.before(&client));
                     let handler = handler.clone();

@@ -27,6 +27,7 @@ use crate::{
         room::Room,
         turn::{self, InTurns},
     },
+    error::FailureKind,
     stats::{Counter, LogicStats},
 };
 
@@ -251,8 +252,15 @@ impl Module {
         self.report(outcome);
     }
 
+    #[inline]
     pub(super) fn report(&self, outcome: Outcome) {
-        let Err(kind) = outcome else { return };
+        if let Err(kind) = outcome {
+            self.failed(kind);
+        }
+    }
+
+    #[cold]
+    fn failed(&self, kind: FailureKind) {
         self.failures.add(1);
         self.ctx.router().logic_failed(&LogicFailure {
             logic: self.name.clone(),

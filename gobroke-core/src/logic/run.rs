@@ -55,8 +55,12 @@ where
 pub(crate) type Outcome = Result<(), FailureKind>;
 
 /// Calls a plain handler; a panic is an outcome.
+#[inline]
 pub(crate) fn call(handle: impl FnOnce() -> LogicResult) -> Outcome {
-    settle(catch_unwind(AssertUnwindSafe(handle)))
+    match catch_unwind(AssertUnwindSafe(handle)) {
+        Ok(Ok(())) => Ok(()),
+        failed => settle(failed),
+    }
 }
 
 fn settle(result: Result<LogicResult, Box<dyn Any + Send>>) -> Outcome {

@@ -65,6 +65,12 @@ impl Targets {
         first.into_iter().chain(more.iter().copied())
     }
 
+    /// Whether a client is left out.
+    pub(crate) fn excludes_any(&self) -> bool {
+        let more = matches!(&self.list, List::Many(many) if !many.except.is_empty());
+        more || self.except != ClientId::NIL
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.as_slice().is_empty()

@@ -78,7 +78,32 @@ impl<T: 'static> Local<T> {
     }
 }
 
+/// The same of a value that is copied.
+pub(crate) struct LocalCell<T: 'static>(pub(crate) LocalKey<Cell<T>>);
+
+impl<T: Copy + 'static> LocalCell<T> {
+    pub(crate) fn get(&'static self) -> T {
+        self.0.with(Cell::get)
+    }
+
+    pub(crate) fn set(&'static self, value: T) {
+        self.0.with(|cell| cell.set(value));
+    }
+
+    pub(crate) fn replace(&'static self, value: T) -> T {
+        self.0.with(|cell| cell.replace(value))
+    }
+}
+
 macro_rules! local {
+    ($(#[$doc:meta])* static $name:ident: Cell<$type:ty> = $init:expr;) => {
+        $(#[$doc])*
+        static $name: crate::sync::LocalCell<$type> =
+            crate::sync::LocalCell(shuttle::thread::LocalKey {
+                init: || -> Cell<$type> { $init },
+                _p: std::marker::PhantomData,
+            });
+    };
     (static $name:ident: RefCell<$type:ty> = $init:expr;) => {
         static $name: crate::sync::Local<$type> = crate::sync::Local(shuttle::thread::LocalKey {
             init: || -> RefCell<$type> { $init },

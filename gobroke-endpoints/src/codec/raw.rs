@@ -9,6 +9,9 @@ use super::{Codec, Frame, FrameError, Inbound, payload};
 /// Nothing can be wrong with a frame, so there are no error frames; and there is nowhere to write a ping, a welcome or
 /// a close, so there are none but the transport's own (WebSocket has them, TCP has not).
 ///
+/// Payloads of up to 256 bytes share pages of 1 KiB with those around them: a message that is kept for long keeps its page,
+/// unless its payload is copied.
+///
 /// ```
 /// use gobroke_endpoints::codec::RawCodec;
 /// let codec = RawCodec::to_logic("chat");

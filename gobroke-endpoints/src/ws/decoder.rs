@@ -67,21 +67,35 @@ impl MessageDecoder {
     }
 
     /// The header of the next frame, of bytes that may begin in its middle; and what stands behind it.
+    #[inline]
     fn header<'a>(
         &mut self,
         bytes: &'a mut [u8],
     ) -> Result<(Option<Header>, &'a mut [u8]), CloseReason> {
-        let longest = self.max_message - self.partial.len();
-        let may_compress = self.encoder.deflate.is_some();
         if self.head_len == 0
-            && let Some((header, size)) = Header::parse(bytes, longest, may_compress)?
+            && let Some((header, size)) = self.parse(bytes)?
         {
             return Ok((Some(header), &mut bytes[size..]));
         }
+        self.cut_header(bytes)
+    }
+
+    #[inline]
+    fn parse(&self, bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseReason> {
+        let longest = self.max_message - self.partial.len();
+        Header::parse(bytes, longest, self.encoder.deflate.is_some())
+    }
+
+    /// The same where the header did not come whole.
+    #[cold]
+    fn cut_header<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+    ) -> Result<(Option<Header>, &'a mut [u8]), CloseReason> {
         let known = usize::from(self.head_len);
         let taken = bytes.len().min(LONGEST - known);
         self.head[known..known + taken].copy_from_slice(&bytes[..taken]);
-        match Header::parse(&self.head[..known + taken], longest, may_compress)? {
+        match self.parse(&self.head[..known + taken])? {
             Some((header, size)) => {
                 self.head_len = 0;
                 Ok((Some(header), &mut bytes[size - known..]))
@@ -260,14 +274,15 @@ impl Decoder for MessageDecoder {
             let (piece, rest) = bytes.split_at_mut(bytes.len().min(header.length));
             bytes = rest;
             unmask(header.mask, piece);
-            header.length -= piece.len();
-            header.mask.rotate_left(piece.len() % 4);
+            let taken = piece.len();
+            header.length -= taken;
             if header.opcode.is_control() {
                 self.control(header, piece, intake)?;
             } else {
                 self.data(header, piece, intake)?;
             }
             if header.length > 0 {
+                header.mask.rotate_left(taken % 4);
                 self.frame = Some(header);
             }
             if bytes.is_empty() {

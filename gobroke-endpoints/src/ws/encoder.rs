@@ -91,14 +91,23 @@ impl Encoder for FrameEncoder {
     }
 }
 
-/// Appends a data frame with what `write` appends; says how much that was. The header's size is guessed from `hint`;
-/// after a wrong guess the payload is moved.
+/// Appends a data frame with what `write` appends; says how much that was. The header is guessed from `hint`; after a
+/// wrong guess it is written again, and the payload moved where its size was wrong too.
 fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     let start = out.len();
     let guess = header_len(hint);
     out.reserve(guess + hint);
-    out.resize(start + guess, 0);
+    write_header(opcode, hint, out);
     write(out);
+    let length = out.len() - start - guess;
+    if length != hint {
+        correct(opcode, start, guess, out);
+    }
+    length
+}
+
+/// Puts the right header at `start` in the place of a wrong one.
+fn correct(opcode: Opcode, start: usize, guess: usize, out: &mut Vec<u8>) {
     let length = out.len() - start - guess;
     let (header, size) = header(opcode, length);
     if size > guess {
@@ -109,7 +118,6 @@ fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut 
         out.truncate(start + size + length);
     }
     out[start..start + size].copy_from_slice(&header[..size]);
-    length
 }
 
 /// Appends a data frame with a message, compressed where that makes it shorter.

@@ -73,6 +73,7 @@ impl Header {
     ///
     /// # Errors
     /// What the client did wrong, as soon as that is seen.
+    #[inline]
     pub(super) fn parse(
         bytes: &[u8],
         longest: usize,
@@ -143,6 +144,7 @@ pub(super) fn broken(why: impl Into<Cow<'static, str>>) -> CloseReason {
 }
 
 /// Takes a client's mask off (section 5.3), or puts it on, eight bytes at a time.
+#[inline]
 pub(super) fn unmask(mask: [u8; 4], bytes: &mut [u8]) {
     let [a, b, c, d] = mask;
     let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -174,7 +176,11 @@ pub(super) fn header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
 }
 
 /// Appends it.
+#[inline]
 pub(super) fn write_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
+    if let 0..=125 = length {
+        return out.extend_from_slice(&[0x80 | opcode.bits(), length as u8]);
+    }
     let (header, size) = header(opcode, length);
     out.extend_from_slice(&header[..size]);
 }

@@ -57,7 +57,7 @@ impl Router {
             room.commit(message.clone());
         }
         for (module, flying) in in_place {
-            module.dispatch(message.clone(), flying);
+            module.dispatch(&mut Some(message.clone()), flying);
         }
         if let Some(permit) = permit {
             let logic = by.logic();

@@ -31,15 +31,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Appends one, unless there are as many as a run takes; then it is given back.
-    pub(super) fn push(kept: &mut Option<Box<Self>>, message: Message) -> Option<Message> {
+    /// Takes one out of its place, unless there are as many as a run takes.
+    #[inline]
+    pub(super) fn push(kept: &mut Option<Box<Self>>, place: &mut Option<Message>) -> bool {
         let answers = kept.get_or_insert_with(|| SPARED.take().unwrap_or_default());
         if answers.messages.len() >= MOST || answers.bytes >= MAX_RUN {
-            return Some(message);
+            return false;
         }
+        let Some(message) = place.take() else {
+            return false;
+        };
         answers.bytes += message.payload().len();
         answers.messages.push(message);
-        None
+        true
     }
 
     pub(super) fn len(&self) -> usize {

@@ -16,14 +16,12 @@ use crate::{
 
 impl Outbox {
     /// Keeps an answer to the client whose turn is under way: it goes before all that is delivered from now on, and at
-    /// the latest with the [`flush`](Self::flush) that ends the turn. Gives it back where something waits.
-    pub(crate) fn answer(&self, message: Message) -> Option<Message> {
+    /// the latest with the [`flush`](Self::flush) that ends the turn. Says whether it took it; not where something waits.
+    #[inline]
+    pub(crate) fn answer(&self, place: &mut Option<Message>) -> bool {
         let mut state = self.state.lock();
         let is_free = state.chunks.is_empty() && state.closing.is_none() && !state.ended;
-        if !is_free || self.is_full(&state) {
-            return Some(message);
-        }
-        Answers::push(&mut state.answers, message)
+        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, place)
     }
 
     /// Delivers the answers that were kept.
