@@ -15,7 +15,7 @@ use inferno::{
 
 use crate::{
     load::Generator,
-    scenario::{Kind, Scenario},
+    scenario::Scenario,
     server::{Contender, Server},
 };
 
@@ -32,7 +32,7 @@ const FREQUENCY: &str = "997";
 /// # Errors
 /// Where `perf` is not installed or may not look, and for a scenario that has no load.
 pub fn draw(contender: &Contender, scenario: &Scenario, folder: &Path) -> io::Result<PathBuf> {
-    let (Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load)) = scenario.kind else {
+    let Some(&load) = scenario.kind.load() else {
         return Err(io::Error::other(
             "only scenarios with a load can be profiled",
         ));

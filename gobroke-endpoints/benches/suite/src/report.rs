@@ -1,12 +1,6 @@
 //! [`Report`]: medians and spreads, as a Markdown page and plots.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs, io,
-    ops::Add,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, io, ops::Add, path::Path};
 
 use crate::{
     load::expect::Account,
@@ -15,10 +9,15 @@ use crate::{
     server::{Contender, Role},
 };
 
+/// What the page is called.
+pub const PAGE: &str = "report.md";
+
 #[derive(Default)]
 pub struct Report {
     /// In the order in which they came.
     sections: Vec<Section>,
+    /// Where it ended, if that was before all was measured.
+    over: Option<String>,
 }
 
 struct Section {
@@ -66,8 +65,17 @@ impl Report {
         }
     }
 
-    /// Writes `report.md` and a plot for each scenario; gives the path of the page.
-    pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
+    /// Takes down that the rest was not measured, from this round on.
+    pub fn time_was_over(&mut self, scenario: &Scenario, contender: &str, round: usize) {
+        let name = &scenario.name;
+        self.over = Some(format!(
+            "The time was over before all was measured. The rest is missing, from round {round} of {contender} in \
+             *{name}* on."
+        ));
+    }
+
+    /// Writes the page, and a plot for each scenario.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         let mut page = String::from("# Side by side\n\n");
         page.push_str(&machine());
@@ -77,6 +85,9 @@ impl Report {
              that connected. The best peer is the one with the least CPU of those that, in every round, held the load and \
              delivered everything once and in order.\n",
         );
+        if let Some(over) = &self.over {
+            let _ = write!(page, "\n**{over}**\n");
+        }
         for (number, section) in self.sections.iter().enumerate() {
             let name = &section.name;
             let _ = write!(page, "\n## {name}\n\n{}", table(&section.entries));
@@ -85,9 +96,7 @@ impl Report {
                 let _ = writeln!(page, "\n![{name}]({plot})");
             }
         }
-        let path = folder.join("report.md");
-        fs::write(&path, page)?;
-        Ok(path)
+        fs::write(folder.join(PAGE), page)
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 use gobroke_bench::Mode;
 
 use crate::{
-    load::{Generator, Load, Pace, connection::Connection, dialect::Dialect, expect::Account},
+    load::{
+        Generator, Load, PATIENCE, Pace, connection::Connection, dialect::Dialect, expect::Account,
+    },
     scenario::Kind,
     server::{Contender, Server},
 };
@@ -18,6 +20,46 @@ pub struct Times {
     pub warm_up: Duration,
     pub measured: Duration,
 }
+
+impl Times {
+    /// So long is measured, after a quarter of it.
+    pub fn of(seconds: f64) -> Self {
+        Self {
+            warm_up: Duration::from_secs_f64(seconds / 4.0),
+            measured: Duration::from_secs_f64(seconds),
+        }
+    }
+
+    /// Roughly how long a round takes: the server starts, clients connect one after the other and wait for silence.
+    pub fn expected(self, kind: &Kind) -> Duration {
+        let connecting = CONNECTING * kind.connections() as u32;
+        let measuring = match kind {
+            Kind::Idle(_) => 2 * SETTLING,
+            _ => self.warm_up + self.measured,
+        };
+        let waiting = match kind.load() {
+            // For what has not arrived, up to three seconds.
+            Some(load) if matches!(load.pace, Pace::Rate(300..)) => CATCHING_UP,
+            _ => Duration::ZERO,
+        };
+        STARTING + connecting + measuring + waiting
+    }
+
+    /// How long it may take at most, whatever the server does once it listens.
+    pub fn longest(self) -> Duration {
+        STUCK + self.warm_up + self.measured
+    }
+}
+
+/// Measured on 2 cores.
+const STARTING: Duration = Duration::from_millis(400);
+const CONNECTING: Duration = Duration::from_micros(150);
+/// About half of the contenders fall behind in a busy room.
+const CATCHING_UP: Duration = Duration::from_millis(1500);
+/// Until it is given up: connecting, with the answer that a connection last waits for, and what has not arrived.
+const STUCK: Duration = Duration::from_secs(PATIENCE.as_secs() + 10);
+/// How long handshakes may still end after they were answered.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// What a round found. Where a figure has no meaning for a scenario, it is none.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +183,12 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     settle();
     let before = server.memory();
     let mut cpu = server.cpu();
+    let give_up = Instant::now() + PATIENCE;
     for index in 0..connections {
+        if Instant::now() > give_up {
+            let error = format!("only {index} of {connections} have connected");
+            return Err(io::Error::other(error));
+        }
         // What the last thousand cost, beside all the others.
         if connections - index == 1000 {
             cpu = server.cpu();
@@ -189,9 +236,8 @@ fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures
     })
 }
 
-/// Handshakes end a little after they were answered.
 fn settle() {
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(SETTLING);
 }
 
 fn churn(contender: &Contender, times: Times) -> io::Result<Figures> {

@@ -27,11 +27,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What is put on the server, where that is all there is to it.
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) => Some(load),
+            Self::Idle(_) | Self::Churn | Self::Beside(_) => None,
+        }
+    }
+
     /// Whether each gets back what it sends, and no more is done.
     pub fn is_echo(&self) -> bool {
+        self.load().is_some_and(|load| load.mode == Mode::Echo)
+    }
+
+    /// How many connections it takes.
+    pub fn connections(&self) -> usize {
         match self {
-            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) => load.mode == Mode::Echo,
-            Self::Idle(_) | Self::Churn | Self::Beside(_) => false,
+            Self::Idle(connections) => *connections,
+            Self::Churn => 1,
+            Self::Beside(load) => load.connections,
+            _ => self.load().map_or(0, |load| load.connections),
         }
     }
 }
@@ -91,10 +106,7 @@ pub fn all() -> Vec<Scenario> {
             (Mode::Others, ", sender left out"),
             (Mode::OthersAck, ", sender left out, acknowledged"),
         ] {
-            let quick = matches!(
-                (mode, rate),
-                (Mode::All, 300 | 1000) | (Mode::OthersAck, 1000)
-            );
+            let quick = matches!((mode, rate), (Mode::All, 300) | (Mode::OthersAck, 1000));
             let name = format!("busy room, {rate} messages/s{how}");
             all.push(Scenario::load(name, quick, busy(mode, rate)));
         }
@@ -149,7 +161,7 @@ pub fn all() -> Vec<Scenario> {
         all.push(Scenario {
             name: format!("idle, {connections} connections"),
             kind: Kind::Idle(connections),
-            quick: connections == 10_000,
+            quick: connections == 1_000,
         });
     }
     all.push(Scenario {

@@ -32,7 +32,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut tls = match dialect {
             Dialect::SecureWebSocket => Some(Box::new(client()?)),
             _ => None,

@@ -105,6 +105,9 @@ impl Header {
     }
 }
 
+/// How long connecting may take, until each connection is reached.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 pub struct Generator {
     load: Load,
     dialect: Dialect,
@@ -134,9 +137,14 @@ impl Generator {
         address: SocketAddr,
         first: usize,
     ) -> io::Result<Self> {
+        let give_up = Instant::now() + PATIENCE;
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(load.connections);
         for index in 0..load.connections {
+            if Instant::now() > give_up {
+                let error = format!("only {index} of {} have connected", load.connections);
+                return Err(io::Error::other(error));
+            }
             let mut connection =
                 Connection::open(dialect, address, first + index / load.room, load.mode)?;
             poll.registry().register(
@@ -160,7 +168,7 @@ impl Generator {
             buffer: vec![0; 1 << 20],
             probed: 0,
         };
-        generator.probe()?;
+        generator.probe(give_up)?;
         Ok(generator)
     }
 
@@ -175,8 +183,7 @@ impl Generator {
     }
 
     /// Sends probes until every connection has got one, then waits for silence.
-    fn probe(&mut self) -> io::Result<()> {
-        let give_up = Instant::now() + Duration::from_secs(20);
+    fn probe(&mut self, give_up: Instant) -> io::Result<()> {
         let mut events = Events::with_capacity(4096);
         while self.probed < self.connections.len() {
             if Instant::now() > give_up {
@@ -205,7 +212,7 @@ impl Generator {
                 self.turn(&mut events, Duration::from_millis(10))?;
             }
         }
-        while self.turn(&mut events, Duration::from_millis(50))? > 0 {}
+        while self.turn(&mut events, Duration::from_millis(50))? > 0 && Instant::now() < give_up {}
         Ok(())
     }
 
