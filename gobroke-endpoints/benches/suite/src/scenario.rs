@@ -35,9 +35,12 @@ impl Kind {
         }
     }
 
-    /// Whether each gets back what it sends, and no more is done.
+    /// Whether each gets back what it sends, if anything, and nobody else gets it.
     pub fn is_echo(&self) -> bool {
-        self.load().is_some_and(|load| load.mode == Mode::Echo)
+        match self {
+            Self::Idle(_) => true,
+            _ => self.load().is_some_and(|load| load.mode == Mode::Echo),
+        }
     }
 
     /// How many connections it takes.
