@@ -13,6 +13,13 @@ const fn over_tls(contender: Contender) -> Contender {
     }
 }
 
+const fn with_workers(name: &'static str, count: &'static str) -> Contender {
+    Contender {
+        workers: Some(count),
+        ..own(name, "gobroke", "ws", Role::Gobroke)
+    }
+}
+
 const fn own(
     name: &'static str,
     program: &'static str,
@@ -24,6 +31,7 @@ const fn own(
         program: Program::Own(program, argument),
         dialect: Dialect::WebSocket,
         role,
+        workers: None,
     }
 }
 
@@ -43,18 +51,21 @@ const CONTENDERS: &[Contender] = &[
         program: Program::Own("socketioxide", ""),
         dialect: Dialect::SocketIo,
         role: Role::Peer,
+        workers: None,
     },
     Contender {
         name: "Node ws",
         program: Program::Node("ws.js"),
         dialect: Dialect::WebSocket,
         role: Role::Peer,
+        workers: None,
     },
     Contender {
         name: "Node socket.io",
         program: Program::Node("socketio.js"),
         dialect: Dialect::SocketIo,
         role: Role::Peer,
+        workers: None,
     },
 ];
 
@@ -65,12 +76,14 @@ const TCP_CONTENDERS: &[Contender] = &[
         program: Program::Own("gobroke", "tcp"),
         dialect: Dialect::Tcp,
         role: Role::Gobroke,
+        workers: None,
     },
     Contender {
         name: "nats-server",
         program: Program::NatsServer,
         dialect: Dialect::Nats,
         role: Role::Peer,
+        workers: None,
     },
 ];
 
@@ -85,11 +98,20 @@ const TLS_CONTENDERS: &[Contender] = &[
     over_tls(own("actix-ws, cloned", "actix", "cloned", Role::Peer)),
 ];
 
+/// Those of the scenarios with more and fewer worker threads.
+const WORKER_CONTENDERS: &[Contender] = &[
+    with_workers("gobroke, 1 worker thread", "1"),
+    with_workers("gobroke, 2 worker threads", "2"),
+    with_workers("gobroke, 4 worker threads", "4"),
+    with_workers("gobroke, 8 worker threads", "8"),
+];
+
 /// Those that take part in such a scenario, GoBroke first.
 pub fn of(kind: &Kind) -> impl Iterator<Item = &'static Contender> {
     let contenders = match kind {
         Kind::Tcp(_) => TCP_CONTENDERS,
         Kind::Tls(_) => TLS_CONTENDERS,
+        Kind::Workers(_) => WORKER_CONTENDERS,
         // Its target is the room's own pass.
         Kind::Beside(_) => &CONTENDERS[..1],
         Kind::Load(_) | Kind::Idle(_) | Kind::Churn => CONTENDERS,

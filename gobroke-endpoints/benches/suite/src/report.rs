@@ -210,14 +210,17 @@ impl Entry {
         self.failed == 0 && self.fell_behind() == 0 && account == Account::default()
     }
 
-    /// In how many rounds it did not do what it should.
+    /// In how many rounds it did not do what it should, and what it did to slow receivers.
     fn notes(&self) -> String {
         let rounds = self.rounds.len() + self.failed;
-        let notes: Vec<String> = [("fell behind", self.fell_behind()), ("failed", self.failed)]
+        let mut notes: Vec<String> = [("fell behind", self.fell_behind()), ("failed", self.failed)]
             .into_iter()
             .filter(|(_, times)| *times > 0)
             .map(|(what, times)| format!("{what} in {times} of {rounds}"))
             .collect();
+        if let Some(cut) = self.median(|figures| Some(figures.cut? as f64)) {
+            notes.push(format!("cut {cut} slow receivers"));
+        }
         match notes.is_empty() {
             true => String::new(),
             false => format!(" ({})", notes.join(", ")),

@@ -73,7 +73,7 @@ pub struct Figures {
     pub latency: Option<[f64; 3]>,
     /// How many messages a write of the server carries.
     pub together: Option<f64>,
-    /// Resident memory at the end, in MiB.
+    /// Resident memory at the end of the load, in MiB.
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
     pub per_connection: Option<f64>,
@@ -82,6 +82,8 @@ pub struct Figures {
     pub pass: Option<f64>,
     /// What went wrong, where it is looked at.
     pub account: Option<Account>,
+    /// How many of the slow receivers the server has closed, where there are some.
+    pub cut: Option<usize>,
     /// It delivered less than 95 % of what it was sent at a fixed rate.
     pub fell_behind: bool,
 }
@@ -105,6 +107,9 @@ impl fmt::Display for Figures {
         }
         if let Some(pass) = self.pass {
             write!(f, "beside a pass of {pass:.2} ms ")?;
+        }
+        if let Some(cut) = self.cut {
+            write!(f, "{cut} slow receivers cut ")?;
         }
         if self.fell_behind {
             write!(f, "DOES NOT HOLD ")?;
@@ -130,7 +135,9 @@ impl fmt::Display for Figures {
 
 pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<Figures> {
     match *kind {
-        Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load) => under_load(contender, load, times),
+        Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load) | Kind::Workers(load) => {
+            under_load(contender, load, times)
+        }
         Kind::Idle(connections) => idle(contender, connections),
         Kind::Beside(room) => beside(contender, room, times),
         Kind::Churn => churn(contender, times),
@@ -140,9 +147,10 @@ pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<F
 fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Figures> {
     let server = Server::start(contender, load.mode)?;
     let generator = Generator::connect(load, contender.dialect, server.address)?;
-    let mut marks = Vec::new();
+    let (mut marks, mut memory) = (Vec::new(), 0);
     let seen = generator.run(times.warm_up, times.measured, |written| {
         marks.push((server.cpu(), segments().saturating_sub(written)));
+        memory = server.memory();
     })?;
     let used = marks[1].0 - marks[0].0;
     let writes = marks[1].1.saturating_sub(marks[0].1);
@@ -157,8 +165,9 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         throughput: Some(throughput),
         latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
         together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
-        memory: Some(server.memory() as f64 / f64::from(1 << 20)),
+        memory: Some(memory as f64 / f64::from(1 << 20)),
         account: Some(seen.account),
+        cut: (load.slow > 0).then_some(seen.cut),
         fell_behind,
         ..Figures::default()
     })

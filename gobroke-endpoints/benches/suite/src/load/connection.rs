@@ -119,6 +119,15 @@ impl Connection {
         }
     }
 
+    /// Reads once, whatever it is; fails where there is nothing more to come.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match self.receive(buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.stream.read(buffer),
