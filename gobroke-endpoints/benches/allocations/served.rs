@@ -151,6 +151,9 @@ impl Client {
     fn connect(framing: Framing, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("it listens");
         stream.set_nodelay(true).expect("it is open");
+        // What does not come fails, and is not waited for.
+        let patience = Some(Duration::from_secs(10));
+        stream.set_read_timeout(patience).expect("it is open");
         let mut client = Self {
             framing,
             stream: BufReader::new(stream),
@@ -186,14 +189,14 @@ impl Client {
                 Framing::Tcp => u32::from_be_bytes(self.take()),
             };
             let mut payload = vec![0; length as usize];
-            self.stream.read_exact(&mut payload).expect("it is open");
+            self.stream.read_exact(&mut payload).expect("it comes");
             messages -= u64::from(!payload.starts_with(br#"{"welcome""#));
         }
     }
 
     fn take<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
-        self.stream.read_exact(&mut bytes).expect("it is open");
+        self.stream.read_exact(&mut bytes).expect("it comes");
         bytes
     }
 }
