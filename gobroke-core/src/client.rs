@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_client_stays_small() {
         assert!(
-            size_of::<ClientShared>() <= 512,
+            size_of::<ClientShared>() <= 416,
             "{}",
             size_of::<ClientShared>()
         );

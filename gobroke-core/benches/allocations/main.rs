@@ -5,6 +5,7 @@
 //! `cargo test` runs this too, and fails where one is more than a twentieth above `baseline.txt`.
 
 mod baseline;
+mod least;
 
 use std::{
     io,
@@ -16,7 +17,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use allocation_counter::AllocationInfo;
 use bytes::Bytes;
 use gobroke_core::{
     Admission, Batch, Broke, BrokeBuilder, ClientId, ConnectRequest, Encoder, Logic, LogicContext,
@@ -24,14 +24,12 @@ use gobroke_core::{
 };
 use tokio::runtime::Runtime;
 
-use self::baseline::Baseline;
+use self::{baseline::Baseline, least::least};
 
 const PAYLOAD: usize = 128;
 const ACKNOWLEDGEMENT: usize = 32;
 const READ: u64 = 16;
 const READS: u64 = 400;
-/// Each is counted so often, and the least taken: a pass that the machine interrupts leaves more for the next.
-const ROUNDS: usize = 8;
 /// How many listen to what is said to many.
 const LISTENERS: usize = 100;
 
@@ -103,18 +101,6 @@ impl House {
             }
         }
     }
-}
-
-fn least(mut send: impl FnMut()) -> AllocationInfo {
-    // Until buffers have their size.
-    send();
-    let rounds = (0..ROUNDS).map(|_| allocation_counter::measure(&mut send));
-    let least = rounds.reduce(|one, other| AllocationInfo {
-        count_total: one.count_total.min(other.count_total),
-        bytes_total: one.bytes_total.min(other.bytes_total),
-        ..one
-    });
-    least.unwrap_or_default()
 }
 
 fn runtime() -> Runtime {

@@ -1,17 +1,20 @@
-//! How many allocations a frame costs a codec: 128-byte payloads.
+//! How many allocations a frame costs a codec, and a message a whole server: 128-byte payloads.
 //!
 //! `cargo bench -p gobroke-endpoints --bench allocations` prints it. Counts are the same on every machine, so `cargo
 //! test` runs this too, and fails where one is more than a twentieth above `baseline.txt`.
 
 #[path = "../../../gobroke-core/benches/allocations/baseline.rs"]
 mod baseline;
+#[path = "../../../gobroke-core/benches/allocations/least.rs"]
+mod least;
+mod served;
 
 use std::process::ExitCode;
 
 use gobroke_core::Message;
 use gobroke_endpoints::codec::{Codec, Frame, Inbound, JsonCodec, RawCodec};
 
-use self::baseline::Baseline;
+use self::{baseline::Baseline, served::Framing};
 
 const FRAMES: u64 = 1_000;
 const JSON: &str = r#"{"id": "0190d4f5-8e0b-7c3a-9d2e-1f2a3b4c5d6e",
@@ -59,5 +62,26 @@ fn main() -> ExitCode {
         &JsonCodec::to_logic("chat").allow_groups(true),
         Frame::Text(JSON),
     );
+    let raw = || RawCodec::to_logic("logic");
+    let json = || JsonCodec::to_logic("logic");
+    let payload = "x".repeat(128);
+    let object = format!(r#"{{"payload": "{payload}"}}"#);
+    for (name, framing) in [("WebSocket", Framing::WebSocket), ("TCP", Framing::Tcp)] {
+        let name = |codec: &str| format!("{name}, {codec}");
+        served::count(
+            &mut baseline,
+            &name("raw"),
+            framing,
+            raw,
+            payload.as_bytes(),
+        );
+        served::count(
+            &mut baseline,
+            &name("json"),
+            framing,
+            json,
+            object.as_bytes(),
+        );
+    }
     baseline.judge()
 }

@@ -17,7 +17,7 @@ use crate::{
     sync::{Instant, MutexGuard},
 };
 
-/// How far a direct message looks ahead for something that concerns its client.
+/// How far down the queue direct messages are looked for that may go ahead; `docs/delivery.md` names it.
 const LOOK_AHEAD: usize = 128;
 
 /// What only the one who passes touches.

@@ -1,113 +1,42 @@
 //! Whole servers side by side, over real sockets, in one run.
 
+mod contenders;
 mod load;
+mod plan;
 mod profile;
 mod report;
 mod round;
 mod scenario;
 mod server;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use lexopt::prelude::*;
 
 use crate::{
-    load::dialect::Dialect,
+    plan::{Plan, QUICK_MINUTES, QUICK_ROUNDS, QUICK_SECONDS},
     report::Report,
     round::Times,
-    scenario::Kind,
-    server::{Contender, Program, Role},
+    server::Contender,
 };
 
 const HELP: &str = "\
-Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--seconds S] [--profile TEXT] [--out FOLDER]
+Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--seconds S] [--within M] [--profile TEXT]
+             [--out FOLDER]
 
-  --quick            a selection of the scenarios, one round of a second each
+  --quick            a selection of the scenarios, one round of half a second each, within five minutes
   --only TEXT        the scenario of this name, or those whose name contains it; or of several: A|B
   --contenders A,B   these alone
   --rounds N         how often each is measured, interleaved (default: 5)
   --seconds S        for how long each time (default: 2)
+  --within M         ends within so many minutes, and leaves out what is not measured then
   --profile TEXT     draws a flame graph of gobroke in the first scenario whose name contains it, and measures nothing
   --out FOLDER       where the report goes (default: target/bench)";
-
-const fn over_tls(contender: Contender) -> Contender {
-    Contender {
-        dialect: Dialect::SecureWebSocket,
-        ..contender
-    }
-}
-
-const fn own(
-    name: &'static str,
-    program: &'static str,
-    argument: &'static str,
-    role: Role,
-) -> Contender {
-    Contender {
-        name,
-        program: Program::Own(program, argument),
-        dialect: Dialect::WebSocket,
-        role,
-    }
-}
-
-const CONTENDERS: &[Contender] = &[
-    own("gobroke", "gobroke", "ws", Role::Gobroke),
-    own("floor: a write each", "floor", "each", Role::Floor),
-    own("floor: lanes", "floor", "lanes", Role::Floor),
-    own("floor: lanes that rest", "floor", "rest", Role::Floor),
-    own("axum", "axum", "", Role::Peer),
-    own("axum, forwarded", "axum", "forwarded", Role::Peer),
-    own("tokio-tungstenite", "tungstenite", "", Role::Peer),
-    own("fastwebsockets", "fastwebsockets", "", Role::Peer),
-    own("actix-ws", "actix", "", Role::Peer),
-    own("actix-ws, cloned", "actix", "cloned", Role::Peer),
-    Contender {
-        name: "socketioxide",
-        program: Program::Own("socketioxide", ""),
-        dialect: Dialect::SocketIo,
-        role: Role::Peer,
-    },
-    Contender {
-        name: "Node ws",
-        program: Program::Node("ws.js"),
-        dialect: Dialect::WebSocket,
-        role: Role::Peer,
-    },
-    Contender {
-        name: "Node socket.io",
-        program: Program::Node("socketio.js"),
-        dialect: Dialect::SocketIo,
-        role: Role::Peer,
-    },
-];
-
-/// Those of the scenarios over TCP.
-const TCP_CONTENDERS: &[Contender] = &[
-    Contender {
-        name: "gobroke",
-        program: Program::Own("gobroke", "tcp"),
-        dialect: Dialect::Tcp,
-        role: Role::Gobroke,
-    },
-    Contender {
-        name: "nats-server",
-        program: Program::NatsServer,
-        dialect: Dialect::Nats,
-        role: Role::Peer,
-    },
-];
-
-/// Those of the scenarios over TLS.
-const TLS_CONTENDERS: &[Contender] = &[
-    over_tls(own("gobroke", "gobroke", "ws", Role::Gobroke)),
-    over_tls(own("axum", "axum", "", Role::Peer)),
-    over_tls(own("axum, forwarded", "axum", "forwarded", Role::Peer)),
-    over_tls(own("tokio-tungstenite", "tungstenite", "", Role::Peer)),
-    over_tls(own("fastwebsockets", "fastwebsockets", "", Role::Peer)),
-    over_tls(own("actix-ws", "actix", "", Role::Peer)),
-    over_tls(own("actix-ws, cloned", "actix", "cloned", Role::Peer)),
-];
 
 struct Options {
     quick: bool,
@@ -115,6 +44,7 @@ struct Options {
     contenders: Option<Vec<String>>,
     rounds: Option<usize>,
     seconds: Option<f64>,
+    within: Option<f64>,
     profile: Option<String>,
     out: PathBuf,
 }
@@ -127,6 +57,7 @@ impl Options {
             contenders: None,
             rounds: None,
             seconds: None,
+            within: None,
             profile: None,
             out: "target/bench".into(),
         };
@@ -141,6 +72,7 @@ impl Options {
                 }
                 Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
                 Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
+                Long("within") => options.within = Some(parser.value()?.parse()?),
                 Long("profile") => options.profile = Some(parser.value()?.string()?),
                 Long("out") => options.out = parser.value()?.into(),
                 Long("help") | Short('h') => {
@@ -153,13 +85,41 @@ impl Options {
         Ok(options)
     }
 
-    fn takes(&self, contender: &Contender) -> bool {
-        self.contenders.as_ref().is_none_or(|names| {
-            names
-                .iter()
-                .any(|name| contender.name.contains(name.as_str()))
-        })
+    fn plan(&self) -> Plan {
+        let (rounds, seconds, within) = match self.quick {
+            true => (QUICK_ROUNDS, QUICK_SECONDS, Some(QUICK_MINUTES)),
+            false => (5, 2.0, None),
+        };
+        let mut there = BTreeMap::new();
+        let takes = |contender: &Contender| {
+            let is_meant = |name: &String| contender.name.contains(name.as_str());
+            let names = self.contenders.as_ref();
+            let mut is_there = || {
+                *there
+                    .entry(contender.name)
+                    .or_insert_with(|| is_there(contender))
+            };
+            names.is_none_or(|names| names.iter().any(is_meant)) && is_there()
+        };
+        Plan {
+            steps: plan::steps(self.quick, &self.only, takes),
+            rounds: self.rounds.unwrap_or(rounds),
+            times: Times::of(self.seconds.unwrap_or(seconds)),
+            within: self
+                .within
+                .or(within)
+                .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+        }
     }
+}
+
+/// Whether it is installed; says so where it is not.
+fn is_there(contender: &Contender) -> bool {
+    let is_there = contender.is_there();
+    if !is_there {
+        eprintln!("{} is not installed", contender.name);
+    }
+    is_there
 }
 
 fn main() -> ExitCode {
@@ -179,75 +139,45 @@ fn run(options: &Options) -> std::io::Result<()> {
     if let Some(name) = &options.profile {
         return profile(name, &options.out);
     }
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-    let seconds = options
-        .seconds
-        .unwrap_or(if options.quick { 1.0 } else { 2.0 });
-    let times = Times {
-        warm_up: Duration::from_secs_f64(seconds / 4.0),
-        measured: Duration::from_secs_f64(seconds),
-    };
-    let all = scenario::all();
-    let is_meant = |name: &str| {
-        options.only.split('|').any(|text| {
-            let is_name = all.iter().any(|scenario| scenario.name == text);
-            name == text || !is_name && name.contains(text)
-        })
-    };
-    let scenarios: Vec<_> = all
-        .iter()
-        .filter(|scenario| scenario.quick || !options.quick)
-        .filter(|scenario| is_meant(&scenario.name))
-        .collect();
+    let plan = options.plan();
+    let (count, expected) = (plan.steps.len(), plan.expected());
+    eprint!("{count} scenarios, about {}", clock(expected));
+    match plan.within {
+        Some(within) => eprintln!(", at most {}", clock(within)),
+        None => eprintln!(),
+    }
+    let began = Instant::now();
     let mut report = Report::default();
-    for (number, scenario) in scenarios.iter().enumerate() {
-        let contenders = match scenario.kind {
-            Kind::Tcp(_) => TCP_CONTENDERS,
-            Kind::Tls(_) => TLS_CONTENDERS,
-            // Its target is the room's own pass.
-            Kind::Beside(_) => &CONTENDERS[..1],
-            _ => CONTENDERS,
-        };
-        let contenders: Vec<_> = contenders
-            .iter()
-            .filter(|contender| options.takes(contender))
-            .filter(|contender| takes_part(contender, &scenario.kind))
-            .collect();
-        eprintln!("[{}/{}] {}", number + 1, scenarios.len(), scenario.name);
-        let (contenders, missing): (Vec<&Contender>, Vec<&Contender>) = contenders
-            .into_iter()
-            .partition(|contender| contender.is_there());
-        for contender in missing {
-            eprintln!("  {} is not installed", contender.name);
-        }
-        for round in 0..rounds {
-            for contender in &contenders {
-                let figures = round::measure(contender, &scenario.kind, times);
-                match &figures {
-                    Ok(figures) => {
-                        eprintln!("  {}/{rounds} {:24} {figures}", round + 1, contender.name)
-                    }
-                    Err(error) => eprintln!(
-                        "  {}/{rounds} {:24} failed: {error}",
-                        round + 1,
-                        contender.name
-                    ),
-                }
-                report.add(scenario, contender, figures.ok());
-            }
+    for (index, step) in plan.steps.iter().enumerate() {
+        let (number, name) = (index + 1, &step.scenario.name);
+        let elapsed = clock(began.elapsed());
+        eprintln!(
+            "[{number}/{count}, {elapsed} of {}] {name}",
+            clock(expected)
+        );
+        let all = plan.measure(step, began, &mut report);
+        // What is there is kept, whatever becomes of the rest.
+        report.write(&options.out)?;
+        if !all {
+            eprintln!("The time is over: what is left is not measured.");
+            break;
         }
     }
-    let written = report.write(&options.out)?;
-    eprintln!("written: {}", written.display());
+    let elapsed = clock(began.elapsed());
+    eprintln!(
+        "written after {elapsed}: {}",
+        options.out.join(report::PAGE).display()
+    );
     Ok(())
 }
 
-/// In an echo nothing is forwarded, and no list cloned: those contenders would be the ones beside them once more.
-fn takes_part(contender: &Contender, kind: &Kind) -> bool {
-    !kind.is_echo() || !matches!(contender.program, Program::Own(_, "forwarded" | "cloned"))
+/// Minutes and seconds.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    format!("{}:{:02} min", seconds / 60, seconds % 60)
 }
 
-fn profile(name: &str, out: &std::path::Path) -> std::io::Result<()> {
+fn profile(name: &str, out: &Path) -> std::io::Result<()> {
     let all = scenario::all();
     let Some(scenario) = all.iter().find(|scenario| scenario.name.contains(name)) else {
         let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
@@ -257,12 +187,9 @@ fn profile(name: &str, out: &std::path::Path) -> std::io::Result<()> {
         );
         return Err(std::io::Error::other(error));
     };
-    let gobroke = match scenario.kind {
-        Kind::Tcp(_) => &TCP_CONTENDERS[0],
-        Kind::Tls(_) => &TLS_CONTENDERS[0],
-        _ => &CONTENDERS[0],
-    };
-    let path = profile::draw(gobroke, scenario, out)?;
-    eprintln!("written: {}", path.display());
+    if let Some(gobroke) = contenders::of(&scenario.kind).next() {
+        let path = profile::draw(gobroke, scenario, out)?;
+        eprintln!("written: {}", path.display());
+    }
     Ok(())
 }

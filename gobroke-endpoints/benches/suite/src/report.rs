@@ -1,12 +1,6 @@
 //! [`Report`]: medians and spreads, as a Markdown page and plots.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs, io,
-    ops::Add,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, io, ops::Add, path::Path};
 
 use crate::{
     load::expect::Account,
@@ -15,10 +9,15 @@ use crate::{
     server::{Contender, Role},
 };
 
+/// What the page is called.
+pub const PAGE: &str = "report.md";
+
 #[derive(Default)]
 pub struct Report {
     /// In the order in which they came.
     sections: Vec<Section>,
+    /// Where it ended, if that was before all was measured.
+    over: Option<String>,
 }
 
 struct Section {
@@ -66,8 +65,17 @@ impl Report {
         }
     }
 
-    /// Writes `report.md` and a plot for each scenario; gives the path of the page.
-    pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
+    /// Takes down that the rest was not measured, from this round on.
+    pub fn time_was_over(&mut self, scenario: &Scenario, contender: &str, round: usize) {
+        let name = &scenario.name;
+        self.over = Some(format!(
+            "The time was over before all was measured. The rest is missing, from round {round} of {contender} in \
+             *{name}* on."
+        ));
+    }
+
+    /// Writes the page, and a plot for each scenario.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         let mut page = String::from("# Side by side\n\n");
         page.push_str(&machine());
@@ -77,6 +85,10 @@ impl Report {
              that connected. The best peer is the one with the least CPU of those that, in every round, held the load and \
              delivered everything once and in order.\n",
         );
+        if let Some(over) = &self.over {
+            let _ = write!(page, "\n**{over}**\n");
+        }
+        page.push_str(&summary(&self.sections));
         for (number, section) in self.sections.iter().enumerate() {
             let name = &section.name;
             let _ = write!(page, "\n## {name}\n\n{}", table(&section.entries));
@@ -85,9 +97,7 @@ impl Report {
                 let _ = writeln!(page, "\n![{name}]({plot})");
             }
         }
-        let path = folder.join("report.md");
-        fs::write(&path, page)?;
-        Ok(path)
+        fs::write(folder.join(PAGE), page)
     }
 }
 
@@ -173,8 +183,12 @@ fn spread(rounds: &[Figures], figure: impl Fn(&Figures) -> Option<f64>) -> Optio
 }
 
 impl Entry {
+    fn median(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
+        Some(spread(&self.rounds, figure)?.median)
+    }
+
     fn cpu(&self) -> Option<f64> {
-        Some(spread(&self.rounds, |figures| figures.cpu)?.median)
+        self.median(|figures| figures.cpu)
     }
 
     /// What went wrong in all rounds; none where it is not looked at.
@@ -196,14 +210,17 @@ impl Entry {
         self.failed == 0 && self.fell_behind() == 0 && account == Account::default()
     }
 
-    /// In how many rounds it did not do what it should.
+    /// In how many rounds it did not do what it should, and what it did to slow receivers.
     fn notes(&self) -> String {
         let rounds = self.rounds.len() + self.failed;
-        let notes: Vec<String> = [("fell behind", self.fell_behind()), ("failed", self.failed)]
+        let mut notes: Vec<String> = [("fell behind", self.fell_behind()), ("failed", self.failed)]
             .into_iter()
             .filter(|(_, times)| *times > 0)
             .map(|(what, times)| format!("{what} in {times} of {rounds}"))
             .collect();
+        if let Some(cut) = self.median(|figures| Some(figures.cut? as f64)) {
+            notes.push(format!("cut {cut} slow receivers"));
+        }
         match notes.is_empty() {
             true => String::new(),
             false => format!(" ({})", notes.join(", ")),
@@ -240,6 +257,73 @@ impl Entry {
     }
 }
 
+/// GoBroke's figures in all scenarios, as multiples of the lane floor's and of those of the best peer: for each figure
+/// that peer which has the best one. Empty where nobody stands beside it.
+fn summary(sections: &[Section]) -> String {
+    let rows: Vec<String> = sections.iter().filter_map(summary_row).collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n## GoBroke against the floor and the best peer\n\nIts figure, divided by theirs. Of processor time and \
+             p99 less is better, of messages a second more. The best peer keeps order, and need not be the same in \
+             each column.\n\n\
+             | | CPU, µs | against the lane floor | against the best peer | k/s, against the best peer | p99, \
+             against the best peer |\n|---|---|---|---|---|---|\n{}\n",
+            rows.join("\n")
+        ),
+    }
+}
+
+fn summary_row(section: &Section) -> Option<String> {
+    let Section {
+        name,
+        kind,
+        entries,
+    } = section;
+    let gobroke = entries.iter().find(|entry| entry.role == Role::Gobroke)?;
+    let floor = entries.iter().find(|entry| entry.contender == LANE_FLOOR);
+    let peers: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.role == Role::Peer && entry.keeps_order())
+        .collect();
+    if floor.is_none() && peers.is_empty() {
+        return None;
+    }
+    let against_best = |figure: fn(&Figures) -> Option<f64>, least: bool| {
+        let own = gobroke.median(figure)?;
+        let peers = peers
+            .iter()
+            .filter_map(|peer| Some((peer.median(figure)?, peer.contender)));
+        let (best, name) = match least {
+            true => peers.min_by(|(one, _), (other, _)| one.total_cmp(other)),
+            false => peers.max_by(|(one, _), (other, _)| one.total_cmp(other)),
+        }?;
+        Some(format!("{:.2} ({name})", own / best))
+    };
+    let (main, unit) = main_figure(*kind);
+    let own = gobroke.median(main)?;
+    let unit = match kind.load() {
+        Some(_) => String::new(),
+        None => format!(" {unit}"),
+    };
+    let against_floor = floor.and_then(|floor| Some(own / floor.median(main)?));
+    let cells = [
+        Some(format!("{own:.2}{unit}")),
+        against_floor.map(|ratio| format!("{ratio:.2}")),
+        against_best(main, true),
+        against_best(|figures| figures.throughput, false),
+        against_best(|figures| Some(figures.latency?[1]), true),
+    ];
+    let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
+    Some(format!(
+        "| {name}{} | {} |",
+        gobroke.notes(),
+        cells.join(" | ")
+    ))
+}
+
+const LANE_FLOOR: &str = "floor: lanes";
+
 const COLUMNS: [&str; 11] = [
     "",
     "CPU, µs",
@@ -255,9 +339,7 @@ const COLUMNS: [&str; 11] = [
 ];
 
 fn table(entries: &[Entry]) -> String {
-    let mut floors = entries
-        .iter()
-        .filter(|entry| entry.contender == "floor: lanes");
+    let mut floors = entries.iter().filter(|entry| entry.contender == LANE_FLOOR);
     let floor = floors.next().and_then(Entry::cpu);
     let peers = entries
         .iter()
@@ -381,6 +463,7 @@ fn draw(path: &Path, section: &Section) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario;
 
     fn entry(contender: &'static str, role: Role, cpu: f64, disordered: u64) -> Entry {
         let account = Account {
@@ -426,6 +509,38 @@ mod tests {
         let gobroke = cells(&table, "**gobroke**");
         assert_eq!(gobroke[3..5], ["2.00", "0.25"]);
         assert_eq!(cells(&table, "orders |")[4], "1.00");
+    }
+
+    #[test]
+    fn the_summary_has_the_best_peer_of_each_figure() {
+        let figures = |cpu, throughput, p99| Figures {
+            throughput: Some(throughput),
+            latency: Some([0.0, p99, 0.0]),
+            ..entry("", Role::Peer, cpu, 0).rounds[0].clone()
+        };
+        let entry = |name, role, rounds| Entry {
+            rounds: vec![rounds],
+            ..entry(name, role, 0.0, 0)
+        };
+        let gobroke = entry("gobroke", Role::Gobroke, figures(1.0, 100.0, 3.0));
+        let kind = scenario::all()[0].kind;
+        let section = |entries| Section {
+            name: "room".into(),
+            kind,
+            entries,
+        };
+        let all = vec![
+            gobroke,
+            entry(LANE_FLOOR, Role::Floor, figures(0.5, 400.0, 1.0)),
+            entry("thrifty", Role::Peer, figures(2.0, 20.0, 6.0)),
+            entry("quick", Role::Peer, figures(4.0, 50.0, 2.0)),
+        ];
+        assert_eq!(
+            summary_row(&section(all)).unwrap(),
+            "| room | 1.00 | 2.00 | 0.50 (thrifty) | 2.00 (quick) | 1.50 (quick) |"
+        );
+        let alone = entry("gobroke", Role::Gobroke, figures(1.0, 100.0, 3.0));
+        assert_eq!(summary(&[section(vec![alone])]), "");
     }
 
     #[test]

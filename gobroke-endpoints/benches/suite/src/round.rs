@@ -8,7 +8,9 @@ use std::{
 use gobroke_bench::Mode;
 
 use crate::{
-    load::{Generator, Load, Pace, connection::Connection, dialect::Dialect, expect::Account},
+    load::{
+        Generator, Load, PATIENCE, Pace, connection::Connection, dialect::Dialect, expect::Account,
+    },
     scenario::Kind,
     server::{Contender, Server},
 };
@@ -18,6 +20,46 @@ pub struct Times {
     pub warm_up: Duration,
     pub measured: Duration,
 }
+
+impl Times {
+    /// So long is measured, after a quarter of it.
+    pub fn of(seconds: f64) -> Self {
+        Self {
+            warm_up: Duration::from_secs_f64(seconds / 4.0),
+            measured: Duration::from_secs_f64(seconds),
+        }
+    }
+
+    /// Roughly how long a round takes: the server starts, clients connect one after the other and wait for silence.
+    pub fn expected(self, kind: &Kind) -> Duration {
+        let connecting = CONNECTING * kind.connections() as u32;
+        let measuring = match kind {
+            Kind::Idle(_) => 2 * SETTLING,
+            _ => self.warm_up + self.measured,
+        };
+        let waiting = match kind.load() {
+            // For what has not arrived, up to three seconds.
+            Some(load) if matches!(load.pace, Pace::Rate(300..)) => CATCHING_UP,
+            _ => Duration::ZERO,
+        };
+        STARTING + connecting + measuring + waiting
+    }
+
+    /// How long it may take at most, whatever the server does once it listens.
+    pub fn longest(self) -> Duration {
+        STUCK + self.warm_up + self.measured
+    }
+}
+
+/// Measured on 2 cores.
+const STARTING: Duration = Duration::from_millis(400);
+const CONNECTING: Duration = Duration::from_micros(150);
+/// About half of the contenders fall behind in a busy room.
+const CATCHING_UP: Duration = Duration::from_millis(1500);
+/// Until it is given up: connecting, with the answer that a connection last waits for, and what has not arrived.
+const STUCK: Duration = Duration::from_secs(PATIENCE.as_secs() + 10);
+/// How long handshakes may still end after they were answered.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// What a round found. Where a figure has no meaning for a scenario, it is none.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +73,7 @@ pub struct Figures {
     pub latency: Option<[f64; 3]>,
     /// How many messages a write of the server carries.
     pub together: Option<f64>,
-    /// Resident memory at the end, in MiB.
+    /// Resident memory at the end of the load, in MiB.
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
     pub per_connection: Option<f64>,
@@ -40,6 +82,8 @@ pub struct Figures {
     pub pass: Option<f64>,
     /// What went wrong, where it is looked at.
     pub account: Option<Account>,
+    /// How many of the slow receivers the server has closed, where there are some.
+    pub cut: Option<usize>,
     /// It delivered less than 95 % of what it was sent at a fixed rate.
     pub fell_behind: bool,
 }
@@ -63,6 +107,9 @@ impl fmt::Display for Figures {
         }
         if let Some(pass) = self.pass {
             write!(f, "beside a pass of {pass:.2} ms ")?;
+        }
+        if let Some(cut) = self.cut {
+            write!(f, "{cut} slow receivers cut ")?;
         }
         if self.fell_behind {
             write!(f, "DOES NOT HOLD ")?;
@@ -88,7 +135,9 @@ impl fmt::Display for Figures {
 
 pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<Figures> {
     match *kind {
-        Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load) => under_load(contender, load, times),
+        Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load) | Kind::Workers(load) => {
+            under_load(contender, load, times)
+        }
         Kind::Idle(connections) => idle(contender, connections),
         Kind::Beside(room) => beside(contender, room, times),
         Kind::Churn => churn(contender, times),
@@ -98,9 +147,10 @@ pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<F
 fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Figures> {
     let server = Server::start(contender, load.mode)?;
     let generator = Generator::connect(load, contender.dialect, server.address)?;
-    let mut marks = Vec::new();
+    let (mut marks, mut memory) = (Vec::new(), 0);
     let seen = generator.run(times.warm_up, times.measured, |written| {
         marks.push((server.cpu(), segments().saturating_sub(written)));
+        memory = server.memory();
     })?;
     let used = marks[1].0 - marks[0].0;
     let writes = marks[1].1.saturating_sub(marks[0].1);
@@ -115,8 +165,9 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         throughput: Some(throughput),
         latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
         together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
-        memory: Some(server.memory() as f64 / f64::from(1 << 20)),
+        memory: Some(memory as f64 / f64::from(1 << 20)),
         account: Some(seen.account),
+        cut: (load.slow > 0).then_some(seen.cut),
         fell_behind,
         ..Figures::default()
     })
@@ -141,7 +192,12 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     settle();
     let before = server.memory();
     let mut cpu = server.cpu();
+    let give_up = Instant::now() + PATIENCE;
     for index in 0..connections {
+        if Instant::now() > give_up {
+            let error = format!("only {index} of {connections} have connected");
+            return Err(io::Error::other(error));
+        }
         // What the last thousand cost, beside all the others.
         if connections - index == 1000 {
             cpu = server.cpu();
@@ -189,9 +245,8 @@ fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures
     })
 }
 
-/// Handshakes end a little after they were answered.
 fn settle() {
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(SETTLING);
 }
 
 fn churn(contender: &Contender, times: Times) -> io::Result<Figures> {

@@ -24,66 +24,127 @@ pub enum Kind {
     Tcp(Load),
     /// WebSocket over TLS.
     Tls(Load),
+    /// GoBroke with more and fewer worker threads.
+    Workers(Load),
 }
 
 impl Kind {
-    /// Whether each gets back what it sends, and no more is done.
+    /// What is put on the server, where that is all there is to it.
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) | Self::Workers(load) => {
+                Some(load)
+            }
+            Self::Idle(_) | Self::Churn | Self::Beside(_) => None,
+        }
+    }
+
+    /// Whether each gets back what it sends, if anything, and nobody else gets it.
     pub fn is_echo(&self) -> bool {
         match self {
-            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) => load.mode == Mode::Echo,
-            Self::Idle(_) | Self::Churn | Self::Beside(_) => false,
+            Self::Idle(_) => true,
+            _ => self.load().is_some_and(|load| load.mode == Mode::Echo),
+        }
+    }
+
+    /// How many connections it takes.
+    pub fn connections(&self) -> usize {
+        match self {
+            Self::Idle(connections) => *connections,
+            Self::Churn => 1,
+            Self::Beside(load) => load.connections,
+            _ => self.load().map_or(0, |load| load.connections),
         }
     }
 }
 
-impl Scenario {
-    fn load(name: impl Into<String>, quick: bool, load: Load) -> Self {
-        Self {
-            name: name.into(),
-            kind: Kind::Load(load),
-            quick,
-        }
-    }
-}
+/// One connection, whose messages come back to it.
+const LOAD: Load = Load {
+    mode: Mode::Echo,
+    connections: 1,
+    senders: 1,
+    room: 1,
+    pace: Pace::Window(1),
+    payload: 128,
+    big: None,
+    slow: 0,
+};
 
-/// All of them, in the order of the report.
-pub fn all() -> Vec<Scenario> {
-    let fan_out = |receivers: usize, window: usize, payload: usize| Load {
+const fn fan_out(receivers: usize, window: usize) -> Load {
+    Load {
         mode: Mode::All,
         connections: receivers,
-        senders: 1,
         room: receivers,
         pace: Pace::Window(window),
-        payload,
-    };
-    let busy = |mode: Mode, rate: u32| Load {
+        ..LOAD
+    }
+}
+
+const fn busy(mode: Mode, rate: u32) -> Load {
+    Load {
         mode,
         connections: 1000,
         senders: 100,
         room: 1000,
         pace: Pace::Rate(rate),
-        payload: 128,
-    };
-    let echo = |connections: usize, window: usize| Load {
-        mode: Mode::Echo,
+        ..LOAD
+    }
+}
+
+const fn rooms(rooms: usize, size: usize) -> Load {
+    Load {
+        mode: Mode::Rooms,
+        connections: rooms * size,
+        room: size,
+        pace: Pace::Window(16),
+        ..LOAD
+    }
+}
+
+const fn echo(connections: usize, window: usize) -> Load {
+    Load {
         connections,
-        senders: 1,
-        room: 1,
         pace: Pace::Window(window),
-        payload: 128,
-    };
+        ..LOAD
+    }
+}
+
+/// All of them, in the order of the report.
+pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
+    let mut add = |quick: bool, name: &str, kind: Kind| {
+        let name = name.to_owned();
+        all.push(Scenario { name, kind, quick });
+    };
     for receivers in [100, 1000, 5000] {
         for window in [1, 16, 64] {
             let quick = matches!((receivers, window), (100, 1 | 16) | (1000, 16));
             let name = format!("fan-out, {receivers} receivers, {window} outstanding");
-            all.push(Scenario::load(name, quick, fan_out(receivers, window, 128)));
+            add(quick, &name, Kind::Load(fan_out(receivers, window)));
         }
     }
     for (payload, size) in [(64, "64 B"), (1024, "1 KiB"), (16 << 10, "16 KiB")] {
+        let load = Load {
+            payload,
+            ..fan_out(100, 16)
+        };
         let name = format!("fan-out, 100 receivers, 16 outstanding, {size}");
-        all.push(Scenario::load(name, false, fan_out(100, 16, payload)));
+        add(false, &name, Kind::Load(load));
     }
+    let load = Load {
+        big: Some(16 << 10),
+        ..fan_out(100, 16)
+    };
+    let name = "fan-out, 100 receivers, 16 outstanding, each 16th message of 16 KiB";
+    add(false, name, Kind::Load(load));
+    // Big ones, since the sockets' own buffers take some megabytes before a slow receiver is noticed.
+    let load = Load {
+        payload: 16 << 10,
+        slow: 10,
+        ..fan_out(100, 16)
+    };
+    let name = "fan-out, 100 receivers, 16 outstanding, 16 KiB, 10 of them slow";
+    add(false, name, Kind::Load(load));
     for rate in [50, 300, 1000] {
         for (mode, how) in [
             (Mode::All, ""),
@@ -91,104 +152,73 @@ pub fn all() -> Vec<Scenario> {
             (Mode::Others, ", sender left out"),
             (Mode::OthersAck, ", sender left out, acknowledged"),
         ] {
-            let quick = matches!(
-                (mode, rate),
-                (Mode::All, 300 | 1000) | (Mode::OthersAck, 1000)
-            );
+            let quick = matches!((mode, rate), (Mode::All, 300) | (Mode::OthersAck, 1000));
             let name = format!("busy room, {rate} messages/s{how}");
-            all.push(Scenario::load(name, quick, busy(mode, rate)));
+            add(quick, &name, Kind::Load(busy(mode, rate)));
         }
     }
-    all.push(Scenario::load(
-        "100 rooms of 10, 16 outstanding",
-        true,
-        Load {
-            mode: Mode::Rooms,
-            connections: 1000,
-            senders: 1,
-            room: 10,
-            pace: Pace::Window(16),
-            payload: 128,
-        },
-    ));
-    for (rooms, size) in [(1000, 10), (1, 10_000)] {
-        let load = Load {
-            mode: Mode::Rooms,
-            connections: 10_000,
-            senders: 1,
-            room: size,
-            pace: Pace::Window(16),
-            payload: 128,
-        };
-        let name = format!("growth: {rooms} rooms of {size}, 16 outstanding");
-        all.push(Scenario::load(name, false, load));
+    let load = Load {
+        payload: 1024,
+        ..busy(Mode::All, 1000)
+    };
+    add(false, "busy room, 1000 messages/s, 1 KiB", Kind::Load(load));
+    let name = "100 rooms of 10, 16 outstanding";
+    add(true, name, Kind::Load(rooms(100, 10)));
+    for (count, size) in [(1000, 10), (1, 10_000)] {
+        let name = format!("growth: {count} rooms of {size}, 16 outstanding");
+        add(false, &name, Kind::Load(rooms(count, size)));
     }
-    all.push(Scenario {
-        name: "direct message beside a room of 5000 with 5 messages/s".into(),
-        kind: Kind::Beside(Load {
-            mode: Mode::Beside,
-            connections: 5000,
-            senders: 1,
-            room: 5000,
-            pace: Pace::Rate(5),
-            payload: 128,
-        }),
-        quick: true,
-    });
+    let beside = Load {
+        mode: Mode::Beside,
+        connections: 5000,
+        room: 5000,
+        pace: Pace::Rate(5),
+        ..LOAD
+    };
+    let name = "direct message beside a room of 5000 with 5 messages/s";
+    add(true, name, Kind::Beside(beside));
     for connections in [100, 1000] {
         for window in [1, 16] {
             let name = format!("echo, {connections} connections, {window} outstanding");
-            all.push(Scenario::load(
-                name,
-                connections == 100,
-                echo(connections, window),
-            ));
+            let load = echo(connections, window);
+            add(connections == 100, &name, Kind::Load(load));
         }
     }
+    let load = Load {
+        payload: 1024,
+        ..echo(100, 16)
+    };
+    let name = "echo, 100 connections, 16 outstanding, 1 KiB";
+    add(false, name, Kind::Load(load));
     for connections in [1_000, 10_000] {
-        all.push(Scenario {
-            name: format!("idle, {connections} connections"),
-            kind: Kind::Idle(connections),
-            quick: connections == 10_000,
-        });
+        let name = format!("idle, {connections} connections");
+        add(connections == 1_000, &name, Kind::Idle(connections));
     }
-    all.push(Scenario {
-        name: "churn".into(),
-        kind: Kind::Churn,
-        quick: true,
-    });
+    add(true, "churn", Kind::Churn);
+    for (receivers, window) in [(100, 1), (100, 16), (1000, 16)] {
+        let quick = (receivers, window) == (100, 16);
+        let name = format!("fan-out over TLS, {receivers} receivers, {window} outstanding");
+        add(quick, &name, Kind::Tls(fan_out(receivers, window)));
+    }
+    for window in [1, 16] {
+        let name = format!("echo over TLS, 100 connections, {window} outstanding");
+        add(false, &name, Kind::Tls(echo(100, window)));
+    }
+    let name = "TCP fan-out, 100 receivers, 16 outstanding";
+    add(true, name, Kind::Tcp(fan_out(100, 16)));
     for (name, load) in [
+        ("fan-out, 1000 receivers, 16 outstanding", fan_out(1000, 16)),
         (
-            "fan-out over TLS, 100 receivers, 1 outstanding",
-            fan_out(100, 1, 128),
+            "busy room, 1000 messages/s, sender left out, acknowledged",
+            busy(Mode::OthersAck, 1000),
         ),
-        (
-            "fan-out over TLS, 100 receivers, 16 outstanding",
-            fan_out(100, 16, 128),
-        ),
-        (
-            "fan-out over TLS, 1000 receivers, 16 outstanding",
-            fan_out(1000, 16, 128),
-        ),
-        (
-            "echo over TLS, 100 connections, 1 outstanding",
-            echo(100, 1),
-        ),
-        (
-            "echo over TLS, 100 connections, 16 outstanding",
-            echo(100, 16),
-        ),
+        ("echo, 100 connections, 16 outstanding", echo(100, 16)),
     ] {
-        all.push(Scenario {
-            name: name.into(),
-            kind: Kind::Tls(load),
-            quick: name.contains("100 receivers, 16"),
-        });
+        add(
+            false,
+            &format!("worker threads: {name}"),
+            Kind::Workers(load),
+        );
     }
-    all.push(Scenario {
-        name: "TCP fan-out, 100 receivers, 16 outstanding".into(),
-        kind: Kind::Tcp(fan_out(100, 16, 128)),
-        quick: true,
-    });
     all
 }

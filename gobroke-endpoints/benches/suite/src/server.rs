@@ -29,6 +29,8 @@ pub struct Contender {
     pub dialect: Dialect,
     /// What it stands for in the comparison.
     pub role: Role,
+    /// How many worker threads its runtime has, if not as many as there are cores.
+    pub workers: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +94,11 @@ impl Server {
                 if contender.dialect == Dialect::SecureWebSocket {
                     command.envs(identity()?.to_env());
                 }
+                command.envs(
+                    contender
+                        .workers
+                        .map(|count| ("TOKIO_WORKER_THREADS", count)),
+                );
                 Self::that_tells(&mut command)
             }
             Program::Node(script) => {

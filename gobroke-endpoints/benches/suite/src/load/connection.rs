@@ -32,7 +32,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut tls = match dialect {
             Dialect::SecureWebSocket => Some(Box::new(client()?)),
             _ => None,
@@ -116,6 +116,15 @@ impl Connection {
             if length < buffer.len() && self.tls.is_none() {
                 return Ok(bytes);
             }
+        }
+    }
+
+    /// Reads once, whatever it is; fails where there is nothing more to come.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match self.receive(buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

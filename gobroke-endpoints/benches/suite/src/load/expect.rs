@@ -122,7 +122,6 @@ impl Expect {
             connections,
             senders,
             room,
-            payload,
             ..
         } = self.load;
         let sender = header.sender as usize;
@@ -131,7 +130,7 @@ impl Expect {
         if within >= senders || header.number > self.sent[sender] {
             return None;
         }
-        if length == payload {
+        if length == self.load.payload_of(header.number) {
             let is_for = sender != receiver || mode.includes_sender();
             return is_for.then_some(receiver * senders + within);
         }
@@ -189,6 +188,8 @@ mod tests {
             room: 3,
             pace: Pace::Window(8),
             payload: PAYLOAD,
+            big: None,
+            slow: 0,
         })
     }
 
@@ -321,6 +322,34 @@ mod tests {
             assert!(expect.is_complete());
             assert_eq!(expect.account().doubled, 1);
         }
+    }
+
+    #[test]
+    fn every_sixteenth_message_has_the_big_length_where_there_is_one() {
+        let mut expect = Expect::new(&Load {
+            big: Some(4 * PAYLOAD),
+            ..expect(Mode::All).load
+        })
+        .after(17);
+        let numbers: Vec<u32> = (1..=17).collect();
+        expect.gets(0, &numbers);
+        assert_eq!((expect.delivered, expect.account().stray), (16, 1));
+        expect.gets_bytes(0, 4 * PAYLOAD, &[16]);
+        assert_eq!((expect.delivered, expect.account().stray), (17, 1));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_slow_receiver() {
+        let mut expect = Expect::new(&Load {
+            slow: 1,
+            ..expect(Mode::All).load
+        })
+        .after(1);
+        expect.gets(0, &[1]);
+        assert_eq!(expect.outstanding(0), 1);
+        expect.gets(1, &[1]);
+        assert_eq!(expect.outstanding(0), 0);
+        assert!(expect.is_complete());
     }
 
     #[test]

@@ -32,15 +32,31 @@ pub struct Load {
     pub pace: Pace,
     /// Bytes of a message.
     pub payload: usize,
+    /// Bytes of each sender's every 16th message, where those are bigger.
+    pub big: Option<usize>,
+    /// The last so many connections read slowly. Nobody waits for them, and what they get is not looked at.
+    pub slow: usize,
 }
 
 impl Load {
     /// How many deliveries a message makes, its acknowledgement among them.
     pub fn deliveries(&self) -> usize {
         let left_out = usize::from(!self.mode.includes_sender());
-        self.room - left_out + usize::from(self.mode.acknowledges())
+        self.room - self.slow - left_out + usize::from(self.mode.acknowledges())
+    }
+
+    /// Bytes of the message that has this number at its sender.
+    pub fn payload_of(&self, number: u32) -> usize {
+        match self.big {
+            Some(big) if number.is_multiple_of(16) => big,
+            _ => self.payload,
+        }
     }
 }
+
+/// How much a slow connection reads at a time, and how often.
+const SIP: usize = 16 << 10;
+const SIP_EVERY: Duration = Duration::from_millis(100);
 
 /// When messages are sent.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +75,8 @@ pub struct Seen {
     /// From the time a message was due to be sent until one receiver had it, in microseconds.
     pub latency: Histogram<u64>,
     pub account: Account,
+    /// How many of the slow connections the server has closed.
+    pub cut: usize,
 }
 
 /// A message's beginning: who sent it, its number from 1 on (0: a probe), and when, in hexadecimal digits.
@@ -105,6 +123,9 @@ impl Header {
     }
 }
 
+/// How long connecting may take, until each connection is reached.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 pub struct Generator {
     load: Load,
     dialect: Dialect,
@@ -114,8 +135,11 @@ pub struct Generator {
     began: Instant,
     latency: Histogram<u64>,
     measuring: bool,
+    /// As long as the longest.
     payload: Vec<u8>,
     buffer: Vec<u8>,
+    /// From this one on they read slowly; until the load begins none does.
+    first_slow: usize,
     /// Those that have got a probe.
     probed: usize,
     is_probed: Vec<bool>,
@@ -134,9 +158,14 @@ impl Generator {
         address: SocketAddr,
         first: usize,
     ) -> io::Result<Self> {
+        let give_up = Instant::now() + PATIENCE;
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(load.connections);
         for index in 0..load.connections {
+            if Instant::now() > give_up {
+                let error = format!("only {index} of {} have connected", load.connections);
+                return Err(io::Error::other(error));
+            }
             let mut connection =
                 Connection::open(dialect, address, first + index / load.room, load.mode)?;
             poll.registry().register(
@@ -156,11 +185,12 @@ impl Generator {
             began: Instant::now(),
             latency: histogram(),
             measuring: false,
-            payload: vec![b'x'; load.payload],
+            payload: vec![b'x'; load.payload.max(load.big.unwrap_or(0))],
             buffer: vec![0; 1 << 20],
+            first_slow: load.connections,
             probed: 0,
         };
-        generator.probe()?;
+        generator.probe(give_up)?;
         Ok(generator)
     }
 
@@ -175,8 +205,7 @@ impl Generator {
     }
 
     /// Sends probes until every connection has got one, then waits for silence.
-    fn probe(&mut self) -> io::Result<()> {
-        let give_up = Instant::now() + Duration::from_secs(20);
+    fn probe(&mut self, give_up: Instant) -> io::Result<()> {
         let mut events = Events::with_capacity(4096);
         while self.probed < self.connections.len() {
             if Instant::now() > give_up {
@@ -205,7 +234,7 @@ impl Generator {
                 self.turn(&mut events, Duration::from_millis(10))?;
             }
         }
-        while self.turn(&mut events, Duration::from_millis(50))? > 0 {}
+        while self.turn(&mut events, Duration::from_millis(50))? > 0 && Instant::now() < give_up {}
         Ok(())
     }
 
@@ -224,6 +253,8 @@ impl Generator {
         let mut before = 0;
         let mut started = self.began;
         let mut sent = 0u64;
+        self.first_slow = self.load.connections - self.load.slow;
+        let mut next_sip = self.began;
         loop {
             let now = Instant::now();
             if !self.measuring && now >= from {
@@ -262,7 +293,11 @@ impl Generator {
                     self.send(sender, number, nanos)?;
                 },
             };
-            self.turn(&mut events, wait)?;
+            self.turn(&mut events, wait.min(SIP_EVERY))?;
+            if now >= next_sip {
+                next_sip = now + SIP_EVERY;
+                self.sip();
+            }
         }
         mark(self.writes());
         let elapsed = started.elapsed();
@@ -277,9 +312,27 @@ impl Generator {
         Ok(Seen {
             delivered,
             elapsed,
+            cut: self.cut(),
             account: self.expect.account(),
             latency: self.latency,
         })
+    }
+
+    /// Lets each slow connection read a little. One that is closed reads nothing: that is seen at the end.
+    fn sip(&mut self) {
+        for connection in &mut self.connections[self.first_slow..] {
+            let _ = connection.discard(&mut self.buffer[..SIP]);
+        }
+    }
+
+    /// Lets the slow connections read to the end, for a second at most; says how many came to one.
+    fn cut(&mut self) -> usize {
+        let patience = Instant::now() + Duration::from_secs(1);
+        let mut open: Vec<usize> = (self.first_slow..self.connections.len()).collect();
+        while !open.is_empty() && Instant::now() < patience {
+            open.retain(|&index| self.connections[index].discard(&mut self.buffer).is_ok());
+        }
+        self.load.slow - open.len()
     }
 
     fn writes(&self) -> u64 {
@@ -298,8 +351,9 @@ impl Generator {
             number,
             nanos,
         };
-        header.write(&mut self.payload);
-        self.connections[index].put(self.dialect, &self.payload);
+        let payload = &mut self.payload[..self.load.payload_of(number)];
+        header.write(payload);
+        self.connections[index].put(self.dialect, payload);
     }
 
     /// Waits for sockets, and reads what came: so many bytes.
@@ -317,6 +371,7 @@ impl Generator {
             is_probed,
             probed,
             dialect,
+            first_slow,
             ..
         } = self;
         let mut bytes = 0;
@@ -326,7 +381,7 @@ impl Generator {
             if event.is_writable() {
                 connection.flush()?;
             }
-            if !event.is_readable() {
+            if !event.is_readable() || index >= *first_slow {
                 continue;
             }
             bytes += connection.read(
