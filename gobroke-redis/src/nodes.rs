@@ -14,7 +14,8 @@ use crate::{
     servers::{Layout, named_by, value},
 };
 
-/// How long others are waited for when the first node has answered: one that is cut off tells of former masters.
+/// How long others are waited for when the first node has answered: one that is cut off tells of former masters, and one
+/// that stands still says nothing.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// The nodes of a Redis Cluster: those that the program named, and those that they named.
@@ -27,6 +28,8 @@ pub(crate) struct Nodes {
 /// What a node says.
 struct Said {
     epoch: u64,
+    /// Whether the cluster works.
+    works: bool,
     /// The slot of the namespace's keys.
     slot: u16,
     ranges: Vec<Range>,
@@ -80,7 +83,12 @@ impl Nodes {
                 Ok(said) => {
                     end.get_or_insert_with(|| Instant::now() + STRAGGLERS);
                     let known = latest.as_ref().map(|(known, _)| known.epoch);
-                    if known < Some(said.epoch) {
+                    if !said.works {
+                        failed = Some(ClusterError::Unreachable(format!(
+                            "the Redis Cluster is down, says {}",
+                            client.get_connection_info().addr()
+                        )));
+                    } else if known < Some(said.epoch) {
                         latest = Some((said, client));
                     }
                 }
@@ -148,12 +156,6 @@ async fn ask(
     questions.cmd("CLUSTER").arg("SLOTS");
     let answers = questions.query_async(&mut connection).await;
     let (info, slot, slots): (String, u16, Vec<Vec<Value>>) = answers.map_err(wrong)?;
-    if value(&info, "cluster_state") != "ok" {
-        return Err(ClusterError::Unreachable(format!(
-            "the Redis Cluster is down, says {}",
-            client.get_connection_info().addr()
-        )));
-    }
     let asked = client.get_connection_info().addr().to_string();
     let asked = asked.rsplit_once(':').map_or("", |(host, _)| host);
     let ranges = slots.into_iter().map(|range| {
@@ -172,10 +174,65 @@ async fn ask(
     });
     let ranges = ranges.collect::<RedisResult<_>>().map_err(wrong)?;
     Ok(Said {
+        works: value(&info, "cluster_state") == "ok",
         epoch: value(&info, "cluster_current_epoch")
             .parse()
             .unwrap_or_default(),
         slot,
         ranges,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::IntoConnectionInfo;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a node says of a cluster that nobody has decided about yet.
+    fn answer(command: &str) -> &'static str {
+        if command.contains("INFO") {
+            "$18\r\ncluster_state:fail\r\n"
+        } else if command.contains("KEYSLOT") {
+            ":7\r\n"
+        } else {
+            "*0\r\n"
+        }
+    }
+
+    /// A node that answers like this, or not at all.
+    async fn node(answers: bool) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 4096];
+            while let Ok(count @ 1..) = connection.read(&mut buffer).await {
+                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                for command in text.split('*').skip(1).filter(|_| answers) {
+                    let answer = answer(command).as_bytes();
+                    connection.write_all(answer).await.unwrap();
+                }
+            }
+        });
+        let info = url.into_connection_info().unwrap();
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        Client::open(info.set_redis_settings(settings)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stands_still_holds_nothing_up_while_the_cluster_is_down() {
+        let nodes = Nodes::new(vec![node(false).await, node(true).await]);
+        let hour = Some(Duration::from_secs(3600));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(hour)
+            .set_response_timeout(hour);
+        let layout = timeout(Duration::from_secs(30), nodes.layout("test", &config)).await;
+        let error = layout.unwrap().unwrap_err().to_string();
+        assert!(error.contains("the Redis Cluster is down"), "{error}");
+    }
 }

@@ -20,6 +20,9 @@ use crate::{instance::Instance, lease::Ended, servers::Layout, stats::count};
 /// How long it waits before it asks again where everything is: at first, and at the most.
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(250);
+/// The same where some nodes have been away for long, and those that work are not to be asked all the time.
+const RARELY: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(10);
 
 /// An instance that has joined over connections that work.
 pub(crate) struct Joined {
@@ -30,7 +33,7 @@ pub(crate) struct Joined {
 /// Subscribes everywhere, so that nothing is missed from then on, and takes its place among the instances; `directory` is
 /// a connection to the node that has it.
 pub(crate) async fn join(
-    instance: &Instance,
+    instance: &Arc<Instance>,
     layout: Layout,
     directory: MultiplexedConnection,
 ) -> Result<Joined, Ended> {
@@ -79,8 +82,10 @@ struct Supervisor {
     /// Whether it is asked at once what is where.
     searching: bool,
     pause: Duration,
-    /// Why something was not possible, as it was said last.
-    said: String,
+    /// Since when not everything is reached.
+    missing: Option<Instant>,
+    /// Why a node could not be connected to, or none found, as it was said last.
+    said: HashMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,7 +135,8 @@ impl Supervisor {
             told: Reach::Nothing,
             searching: false,
             pause: FIRST,
-            said: String::new(),
+            missing: None,
+            said: HashMap::new(),
         }
     }
 
@@ -145,11 +151,17 @@ impl Supervisor {
         self.watch();
     }
 
-    /// Attends to all nodes until the instance has lost its place.
+    /// Attends to all nodes until the instance has lost its place, and gives them up.
     async fn run(mut self) -> Notice {
+        let lost = self.attend_to_all().await;
+        self.tasks.shutdown().await;
+        lost
+    }
+
+    async fn attend_to_all(&mut self) -> Notice {
         loop {
             let Some((task, done)) = self.tasks.join_next().await else {
-                self.search();
+                self.ask(FIRST);
                 continue;
             };
             // A task that was given up, or that failed, has ended like any other.
@@ -162,7 +174,7 @@ impl Supervisor {
                 (_, Done::Found(Ok(layout))) => self.found(&layout),
                 (_, Done::Found(Err(error)) | Done::Ended(Ended::Away(error))) => {
                     self.searching = false;
-                    self.failed("nodes are not found", &error);
+                    self.failed("", "nodes are not found", &error);
                     self.search();
                 }
                 (Task::Search, Done::Opened(_)) => {}
@@ -174,7 +186,12 @@ impl Supervisor {
     fn search(&mut self) {
         if !std::mem::replace(&mut self.searching, true) {
             self.ask(self.pause);
-            self.pause = (self.pause * 2).min(LONGEST);
+            let long = self.missing.is_some_and(|since| since.elapsed() > LONG);
+            let longest = match long && self.nodes.values().any(Node::is_served) {
+                true => RARELY,
+                false => LONGEST,
+            };
+            self.pause = (self.pause * 2).min(longest);
         }
     }
 
@@ -193,6 +210,7 @@ impl Supervisor {
 
     fn found(&mut self, layout: &Layout) {
         self.searching = false;
+        self.said.remove("");
         // What is older is not believed while something works by what is known.
         if layout.epoch >= self.epoch || !self.nodes.values().any(Node::is_served) {
             self.epoch = layout.epoch;
@@ -210,21 +228,53 @@ impl Supervisor {
         self.watch();
     }
 
+    /// Who cannot publish gives its place up, too, and has it back if that is soon: else it could not say what becomes of
+    /// its clients, and would be taken for who runs a logic module.
+    fn hold(&mut self) {
+        if self.publishes() {
+            return;
+        }
+        for (number, node) in &mut self.nodes {
+            if node.role.directory && !node.role.publishes && node.state != State::Leaving {
+                node.state = State::Leaving;
+                self.tasks.abort(&Task::Node(*number));
+            }
+        }
+    }
+
+    fn publishes(&self) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| node.role.publishes && node.is_served())
+    }
+
     /// Goes to the nodes that are to be attended to and are not, once those that are given up have ended: two must not
     /// publish at once.
     fn go(&mut self) {
+        self.hold();
         let leaving = |node: &Node| node.state == State::Leaving;
         if self.nodes.values().any(leaving) {
             return;
         }
+        let publishes = self.publishes();
         let attended = |role: &Role| self.nodes.values().any(|node| node.role == *role);
-        let missing = self.wanted.iter().filter(|role| !attended(role)).cloned();
-        for role in missing.collect::<Vec<_>>() {
+        let can = |role: &&Role| publishes || role.publishes || !role.directory;
+        let missing = self.wanted.iter().filter(|role| !attended(role));
+        for role in missing.filter(can).cloned().collect::<Vec<_>>() {
             let number = self.attend(role.clone());
             let instance = self.instance.clone();
             self.tasks.spawn(Task::Node(number), async move {
-                let opened = Open::new(&instance, &role, None).await;
-                opened.map_or_else(Done::Ended, |open| Done::Opened(Box::new(open)))
+                let has_joined = instance.has_joined();
+                match Open::new(&instance, &role, None).await {
+                    Ok(open) => Done::Opened(Box::new(open)),
+                    // Its number is that of this machine's clock, which may be wrong. It joins anew, with one that
+                    // Redis draws.
+                    Err(Ended::Superseded { by, now })
+                        if !has_joined && !instance.is_older_than(by, now) =>
+                    {
+                        Done::Ended(Ended::Expelled)
+                    }
+                    Err(ended) => Done::Ended(ended),
+                }
             });
         }
     }
@@ -239,7 +289,9 @@ impl Supervisor {
     fn opened(&mut self, number: u64, open: Open) {
         match self.nodes.get(&number).map(|node| node.state) {
             Some(State::Connecting) => {
+                self.said.remove(&self.nodes[&number].role.address());
                 self.serve(number, open);
+                self.go();
                 self.tell();
             }
             _ => self.left(number),
@@ -265,10 +317,14 @@ impl Supervisor {
                 let address = self.nodes[&number].role.address();
                 tracing::warn!(instance = %self.instance.id, node = %address, %error, "Redis is away");
             }
-            Some(State::Connecting) => self.failed("joining failed", error),
+            Some(State::Connecting) => {
+                let address = self.nodes[&number].role.address();
+                self.failed(&address, "joining failed", error);
+            }
             Some(State::Leaving) | None => return self.left(number),
         }
         self.nodes.remove(&number);
+        self.hold();
         self.tell();
         self.search();
     }
@@ -279,12 +335,13 @@ impl Supervisor {
         self.go();
     }
 
-    fn failed(&mut self, what: &str, error: &ClusterError) {
+    /// Something failed, at this node or at none: said where it is another reason than last time.
+    fn failed(&mut self, node: &str, what: &str, error: &ClusterError) {
         count(&self.instance.counters.failed);
         let why = error.to_string();
-        if why != self.said {
-            tracing::warn!(instance = %self.instance.id, %error, "{what}; it is tried until it works");
-            self.said = why;
+        if self.said.get(node) != Some(&why) {
+            tracing::warn!(instance = %self.instance.id, node, %error, "{what}; it is tried until it works");
+            self.said.insert(node.to_owned(), why);
         }
     }
 
@@ -302,6 +359,10 @@ impl Supervisor {
         } else {
             Reach::Some
         };
+        match reach {
+            Reach::All => self.missing = None,
+            _ => drop(self.missing.get_or_insert_with(Instant::now)),
+        }
         if std::mem::replace(&mut self.told, reach) == reach {
             return;
         }
@@ -310,7 +371,6 @@ impl Supervisor {
             Reach::Some => Notice::Deaf,
             Reach::All => {
                 tracing::info!(instance = %self.instance.id, "Redis is back");
-                self.said.clear();
                 Notice::Back
             }
         };

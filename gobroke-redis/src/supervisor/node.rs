@@ -1,6 +1,9 @@
 //! One node: the connections to it, and what is done over them until one of them is of no use any more.
 
-use std::future::{Future, pending};
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+};
 
 use gobroke_core::cluster::{ClusterError, InstanceId};
 use redis::{Client, aio::MultiplexedConnection};
@@ -8,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     carrier::{self, Subscribed},
-    commands::Commands,
+    commands::{Commands, Use},
     error::meaning,
     instance::Instance,
     keys::Keys,
@@ -69,18 +72,20 @@ pub(super) struct Open {
 }
 
 struct Directory {
-    /// Heartbeats, and what is asked and written.
+    /// Heartbeats.
     commands: MultiplexedConnection,
-    /// Leases that replicas have to confirm: whatever comes behind waits for that.
-    claiming: Option<MultiplexedConnection>,
     beaten: Beaten,
+    /// Whether what is asked and written, and leases of logic modules, find the connections of use.
+    used: Use,
+    claimed: Use,
+    _kept: Kept,
 }
 
 impl Open {
     /// Connects and subscribes, so that nothing is missed from then on, and where the directory is, takes the
     /// instance's place; `checked` is a connection to the directory that there is already.
     pub(super) async fn new(
-        instance: &Instance,
+        instance: &Arc<Instance>,
         role: &Role,
         checked: Option<MultiplexedConnection>,
     ) -> Result<Self, Ended> {
@@ -109,16 +114,13 @@ impl Open {
         let publishing = connect().await?;
         let directory = match commands {
             None => None,
-            Some(mut commands) => {
+            Some(commands) => {
+                // Leases that replicas have to confirm: whatever comes behind waits for that.
                 let claiming = match config.replicas {
-                    0 => None,
-                    _ => Some(connect().await?),
+                    0 => commands.clone(),
+                    _ => connect().await?,
                 };
-                Some(Directory {
-                    beaten: take_place(instance, &mut commands).await?,
-                    commands,
-                    claiming,
-                })
+                Some(Directory::new(instance, commands, claiming).await?)
             }
         };
         count(&instance.counters.connected);
@@ -159,31 +161,43 @@ impl Open {
 }
 
 impl Directory {
-    /// Renews the lease, and lets commands be used, until one of these fails.
-    async fn keep(self, instance: &Instance) -> Ended {
-        let Self {
-            commands,
-            claiming,
-            beaten,
-        } = self;
+    /// Takes the instance's place; commands can be used from then on.
+    async fn new(
+        instance: &Arc<Instance>,
+        mut commands: MultiplexedConnection,
+        claiming: MultiplexedConnection,
+    ) -> Result<Self, Ended> {
+        // A server that took over may have lost changes of the list, and have counted others since.
+        instance.standing.lock().version = 0;
+        let beaten = lease::beat(instance, &mut commands).await?;
         let (shared, used) = Commands::new(commands.clone());
-        let (claims, claimed) = Commands::new(claiming.unwrap_or_else(|| commands.clone()));
+        let (claims, claimed) = Commands::new(claiming);
         *instance.commands.lock() = Some(shared);
         *instance.claims.lock() = Some(claims);
         instance.standing.lock().since = Some(Instant::now());
-        let _kept = Kept(instance);
+        Ok(Self {
+            commands,
+            beaten,
+            used,
+            claimed,
+            _kept: Kept(instance.clone()),
+        })
+    }
+
+    /// Renews the lease until that fails, or a command does.
+    async fn keep(self, instance: &Instance) -> Ended {
         tokio::select! {
-            ended = lease::renew(instance, &commands, beaten) => ended,
-            () = used.broken() => away("a command was not answered"),
-            () = claimed.broken() => away("a lease was not answered"),
+            ended = lease::renew(instance, &self.commands, self.beaten) => ended,
+            () = self.used.broken() => away("a command was not answered"),
+            () = self.claimed.broken() => away("a lease was not answered"),
         }
     }
 }
 
 /// While it is there, commands can be used.
-struct Kept<'a>(&'a Instance);
+struct Kept(Arc<Instance>);
 
-impl Drop for Kept<'_> {
+impl Drop for Kept {
     fn drop(&mut self) {
         *self.0.commands.lock() = None;
         *self.0.claims.lock() = None;
@@ -212,22 +226,6 @@ async fn check(instance: &Instance, commands: &mut MultiplexedConnection) -> Res
             Ok(())
         }
         checked => checked.map_err(Ended::Away),
-    }
-}
-
-async fn take_place(
-    instance: &Instance,
-    commands: &mut MultiplexedConnection,
-) -> Result<Beaten, Ended> {
-    let has_joined = instance.has_joined();
-    // A server that took over may have lost changes of the list, and have counted others since.
-    instance.standing.lock().version = 0;
-    match lease::beat(instance, commands).await {
-        // Its number is that of this machine's clock, which may be wrong. It joins anew, with one that Redis draws.
-        Err(Ended::Superseded { by, now }) if !has_joined && !instance.is_older_than(by, now) => {
-            Err(Ended::Expelled)
-        }
-        beaten => beaten,
     }
 }
 
