@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[non_exhaustive]
 pub struct RedisStats {
     /// How often the connections to a node were made, the first time included: of an instance one node, and in a Redis
-    /// Cluster each master.
+    /// Cluster each master that it needs.
     pub connected: u64,
     /// How often they could not be made, or it could not be found out where the nodes are.
     pub failed: u64,

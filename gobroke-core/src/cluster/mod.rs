@@ -119,10 +119,10 @@ pub trait Membership: Send + Sync + 'static {
     /// Why the directory does not answer.
     async fn group_instances(&self, groups: &[Name]) -> Result<Vec<Vec<InstanceId>>, ClusterError>;
 
-    /// What is known of a client.
+    /// What is known of a client; `None` where it is nowhere.
     ///
     /// # Errors
-    /// Why the directory does not answer.
+    /// Why the directory does not answer, or that it may not have everything: what was lost is being written again.
     async fn client(&self, client: ClientId) -> Result<Option<ClientInfo>, ClusterError>;
 
     /// A page of the clients of all *other* instances: about `limit` of them, from `cursor` on; `usize::MAX` for all.

@@ -26,14 +26,19 @@ impl Elsewhere {
         if self.fresh_until.is_some_and(|until| begun < until) {
             return &self.rooms;
         }
-        self.rooms.clear();
         if ctx.instances().is_empty() {
+            self.rooms.clear();
             return &self.rooms;
         }
-        for client in elsewhere(ctx.clients().await, ctx) {
-            let groups = client.groups.into_iter();
-            for room in groups.filter(|group| group.starts_with(PREFIX)) {
-                *self.rooms.entry(room).or_default() += 1;
+        let clients = ctx.clients().await;
+        // What was counted last is nearer to the truth than a count of some.
+        if !clients.partial {
+            self.rooms.clear();
+            for client in elsewhere(clients, ctx) {
+                let groups = client.groups.into_iter();
+                for room in groups.filter(|group| group.starts_with(PREFIX)) {
+                    *self.rooms.entry(room).or_default() += 1;
+                }
             }
         }
         self.fresh_until = Some(Instant::now() + FRESH.max(SHARE * begun.elapsed()));

@@ -36,6 +36,8 @@ use super::{Codec, Frame, FrameError, Inbound};
 /// A client may address only what is allowed here: the default logic module and those of
 /// [`allow_logic`](Self::allow_logic); other clients and groups where they are switched on.
 ///
+/// Payloads share memory as those of [`RawCodec`](super::RawCodec) do.
+///
 /// ```
 /// use gobroke_endpoints::codec::JsonCodec;
 /// let codec = JsonCodec::to_logic("chat").allow_logic(["rooms", "history"]).allow_groups(true);
