@@ -121,6 +121,11 @@ impl Node {
     fn is_served(&self) -> bool {
         matches!(self.state, State::Serving(_))
     }
+
+    /// It is given up. Says whether it was not before.
+    fn leave(&mut self) -> bool {
+        std::mem::replace(&mut self.state, State::Leaving) != State::Leaving
+    }
 }
 
 impl Supervisor {
@@ -217,9 +222,8 @@ impl Supervisor {
             self.wanted = Role::all(layout, &self.instance.keys, &self.instance.id);
         }
         for (number, node) in &mut self.nodes {
-            if node.state != State::Leaving && !self.wanted.contains(&node.role) {
+            if !self.wanted.contains(&node.role) && node.leave() {
                 tracing::warn!(instance = %self.instance.id, node = %node.role.address(), "another server has taken over");
-                node.state = State::Leaving;
                 self.tasks.abort(&Task::Node(*number));
             }
         }
@@ -235,8 +239,7 @@ impl Supervisor {
             return;
         }
         for (number, node) in &mut self.nodes {
-            if node.role.directory && !node.role.publishes && node.state != State::Leaving {
-                node.state = State::Leaving;
+            if node.role.directory && !node.role.publishes && node.leave() {
                 self.tasks.abort(&Task::Node(*number));
             }
         }
