@@ -47,6 +47,8 @@ mod config;
 mod directory;
 pub mod docs;
 mod error;
+#[cfg(test)]
+mod fake;
 mod instance;
 mod keys;
 mod lease;

@@ -185,13 +185,8 @@ async fn ask(
 
 #[cfg(test)]
 mod tests {
-    use redis::IntoConnectionInfo;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-
     use super::*;
+    use crate::fake::server;
 
     /// What a node says of a cluster that nobody has decided about yet.
     fn answer(command: &str) -> &'static str {
@@ -204,29 +199,9 @@ mod tests {
         }
     }
 
-    /// A node that answers like this, or not at all.
-    async fn node(answers: bool) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("redis://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            let (mut connection, _) = listener.accept().await.unwrap();
-            let mut buffer = vec![0; 4096];
-            while let Ok(count @ 1..) = connection.read(&mut buffer).await {
-                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-                for command in text.split('*').skip(1).filter(|_| answers) {
-                    let answer = answer(command).as_bytes();
-                    connection.write_all(answer).await.unwrap();
-                }
-            }
-        });
-        let info = url.into_connection_info().unwrap();
-        let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        Client::open(info.set_redis_settings(settings)).unwrap()
-    }
-
     #[tokio::test]
     async fn a_node_that_stands_still_holds_nothing_up_while_the_cluster_is_down() {
-        let nodes = Nodes::new(vec![node(false).await, node(true).await]);
+        let nodes = Nodes::new(vec![server(|_| "").await, server(answer).await]);
         let hour = Some(Duration::from_secs(3600));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(hour)

@@ -128,12 +128,8 @@ pub(crate) async fn confirm(connection: &mut MultiplexedConnection) -> Result<()
 mod tests {
     use std::time::Duration;
 
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-
     use super::*;
+    use crate::fake::server;
 
     /// What a sentinel answers between a promotion and the end of a failover: the new epoch, and both addresses.
     fn answer(command: &str) -> &'static str {
@@ -147,27 +143,10 @@ mod tests {
         }
     }
 
-    async fn fake_sentinel() -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("redis://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            let (mut connection, _) = listener.accept().await.unwrap();
-            let mut buffer = vec![0; 4096];
-            while let Ok(count @ 1..) = connection.read(&mut buffer).await {
-                let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-                for command in text.split('*').skip(1) {
-                    let answer = answer(command).as_bytes();
-                    connection.write_all(answer).await.unwrap();
-                }
-            }
-        });
-        Client::open(url).unwrap()
-    }
-
     #[tokio::test]
     async fn a_failover_under_way_does_not_give_the_former_master_the_new_epoch() {
         let sentinels = Sentinels {
-            clients: vec![fake_sentinel().await],
+            clients: vec![server(answer).await],
             master: "watched".to_owned(),
             login: RedisConnectionInfo::default(),
         };
