@@ -335,6 +335,21 @@ impl Message {
         self.more_mut().rejection = Some(reason.into());
     }
 
+    /// Makes a sender its only target: another one's, or its own. Says whether it is one that can be answered.
+    pub(crate) fn answer(&mut self, sender: Option<&Source>) -> bool {
+        match sender.unwrap_or(&self.source) {
+            Source::Client(client) => self.targets = Target::Client(*client).into(),
+            Source::Logic(logic) => self.targets = Target::Logic(logic.clone()).into(),
+            Source::Server => return false,
+        }
+        true
+    }
+
+    /// Takes it out of its place, where nothing is left of it.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::with_id(MessageId::NIL, Bytes::new()))
+    }
+
     pub(crate) fn set_source(&mut self, source: Source) {
         self.source = source;
     }

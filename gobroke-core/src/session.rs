@@ -288,8 +288,7 @@ impl Incoming<'_> {
             // The drain began meanwhile; `ready` keeps what is left.
             return Turned::Wait;
         };
-        let turn = Turn::begin();
-        turn::met(&self.client.0);
+        let turn = Turn::of(&self.client.0);
         let turned = self.take(batch);
         self.door.left = turn.end();
         turned

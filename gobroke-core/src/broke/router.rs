@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{builder::Hooks, clock::Clock, revoked::RevocationList};
 use crate::{
-    LogicFailure, Message, Name, SendError, Source, Target,
+    ClientId, LogicFailure, Message, Name, SendError, Source, Target,
     client::ClientShared,
     cluster::link::{Handed, Link},
     delivery::{
@@ -136,65 +136,64 @@ impl Receipt {
 
 impl Router {
     /// Sends a message of the program or of logic.
-    #[inline]
     pub(crate) fn send(
         self: &Arc<Self>,
-        message: Message,
+        mut message: Message,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
-        self.send_from(&mut Some(message), logic)
+        self.send_from(&mut message, logic)
     }
 
-    /// The same out of a place where it stays until it is taken: each move of a message is a copy of 128 bytes.
+    /// The same out of a place where it mostly stays: each move of a message is a copy of 128 bytes. What is left there is
+    /// to be dropped.
     pub(crate) fn send_from(
         self: &Arc<Self>,
-        place: &mut Option<Message>,
+        message: &mut Message,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
-        match self.prepare(place, logic) {
-            Ok(passed) => self.route_or_refuse(place, logic, passed),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Notes who sends a message, counts a hop and runs the middleware. Gives the hops that it had before.
-    fn prepare(
-        self: &Arc<Self>,
-        place: &mut Option<Message>,
-        logic: Option<&Name>,
-    ) -> Result<u8, SendError> {
-        let message = place.as_mut().ok_or(SendError::NoTarget)?;
         // A client's message that is passed on stays the client's.
         if !matches!(message.source(), Source::Client(_)) {
             message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
         }
-        let (again, passed) = (message.take_came_back(), message.hops());
+        if !message.take_came_back() && !self.middleware.send.is_empty() {
+            self.filter_send(message)?;
+        }
+        // Most of what is sent within a turn.
+        if let Some(id) = message.targets().one_client()
+            && !self.refuses.load(Relaxed)
+            && turn::answer(&self.registry, id, message)
+        {
+            return Ok(Receipt::CLIENT);
+        }
+        self.send_on(message.take(), logic)
+    }
+
+    /// Runs the middleware of sends.
+    fn filter_send(&self, message: &mut Message) -> Result<(), SendError> {
+        self.middleware.send(message);
+        if message.is_rejected() {
+            self.stats.rejected.add(1);
+            let reason = message.reject_reason().unwrap_or_default().to_owned();
+            return Err(SendError::Rejected { reason });
+        }
+        Ok(())
+    }
+
+    /// Counts a hop where logic comes next, and routes the message, or gives it back with the hops that it had.
+    fn send_on(
+        self: &Arc<Self>,
+        mut message: Message,
+        logic: Option<&Name>,
+    ) -> Result<Receipt, SendError> {
+        let passed = message.hops();
         if message.targets().has_logic() {
-            let hops = message.hops().max(turn::hops()) + 1;
+            let hops = passed.max(turn::hops()) + 1;
             if hops > MAX_HOPS {
                 return Err(SendError::TooManyHops { hops });
             }
             message.set_hops(hops);
         }
-        if !again && !self.middleware.send.is_empty() {
-            self.middleware.send(message);
-            if message.is_rejected() {
-                self.stats.rejected.add(1);
-                let reason = message.reject_reason().unwrap_or_default().to_owned();
-                return Err(SendError::Rejected { reason });
-            }
-        }
-        Ok(passed)
-    }
-
-    /// Routes it, or gives it back with the hops that it had. A function of its own: what it returns is written in place.
-    fn route_or_refuse(
-        self: &Arc<Self>,
-        place: &mut Option<Message>,
-        logic: Option<&Name>,
-        passed: u8,
-    ) -> Result<Receipt, SendError> {
-        let mut routed = self.route(place, By::Send(logic));
+        let mut routed = self.route(&mut Some(message), By::Send(logic));
         if let Err(SendError::Full { message, .. }) = &mut routed {
             self.stats.full.add(1);
             message.set_hops(passed);
@@ -213,6 +212,7 @@ impl Router {
     }
 
     /// Routes what a client sent, within the turn of its door; `met` is the module that took what came before it.
+    #[inline]
     pub(crate) fn receive(
         self: &Arc<Self>,
         place: &mut Option<Message>,
@@ -243,27 +243,32 @@ impl Router {
         if self.refuses.load(Relaxed) {
             return Err(SendError::Stopped);
         }
-        let targets = place.as_ref().map(Message::targets);
-        let none_excluded = targets.is_some_and(|targets| !targets.excludes_any());
-        match targets.map_or(&[][..], |targets| targets.as_slice()) {
+        let message = place.as_ref().ok_or(SendError::NoTarget)?;
+        if let Some(id) = message.targets().one_client() {
+            return self.to_one(place, id, by.logic());
+        }
+        match message.targets().as_slice() {
             [] => Err(SendError::NoTarget),
-            [Target::Client(id)] if none_excluded => {
-                let id = *id;
-                if turn::answer(&self.registry, id, place) {
-                    return Ok(Receipt::CLIENT);
-                }
-                let client = turn::client(&self.registry, id).filter(|client| !client.is_closed());
-                match (place.take(), client) {
-                    (Some(message), Some(client)) => self.to_client(message, client),
-                    (Some(message), None) => self.to_absent(message, id, by.logic()),
-                    (None, _) => Err(SendError::NoTarget),
-                }
-            }
             [Target::Logic(name)] => {
                 let module = self.module(name)?;
                 self.to_logic(place, &module, by)
             }
             _ => self.to_many(place.take().ok_or(SendError::NoTarget)?, by),
+        }
+    }
+
+    /// Puts a message for one client where it is.
+    fn to_one(
+        &self,
+        place: &mut Option<Message>,
+        id: ClientId,
+        logic: Option<&Name>,
+    ) -> Result<Receipt, SendError> {
+        let client = turn::client(&self.registry, id).filter(|client| !client.is_closed());
+        let message = place.take().ok_or(SendError::NoTarget)?;
+        match client {
+            Some(client) => self.to_client(message, client),
+            None => self.to_absent(message, id, logic),
         }
     }
 
@@ -301,12 +306,9 @@ impl Router {
         by: By<'_>,
     ) -> Result<Receipt, SendError> {
         if by == By::Door && module.runs_at_door() {
-            match module.take_off() {
-                Ok(flying) => module.dispatch(place, flying),
-                Err(why) => {
-                    let message = place.take().ok_or(SendError::NoTarget)?;
-                    return Err(no_room(why, &module.name, Box::new(message)));
-                }
+            if let Err(why) = module.run_at_door(place) {
+                let message = place.take().ok_or(SendError::NoTarget)?;
+                return Err(no_room(why, &module.name, Box::new(message)));
             }
         } else {
             let offered = module.offer(place.take().ok_or(SendError::NoTarget)?);

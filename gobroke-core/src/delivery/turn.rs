@@ -38,9 +38,6 @@ struct Under {
     lanes: SmallVec<[Arc<Lane>; 4]>,
     /// Queues that were found above half when they were fed, or without room.
     pressed: Pressed,
-    /// The client whose turn it is, of a door's; and whether its outbox keeps answers until the end.
-    own: Option<Arc<ClientShared>>,
-    answered: bool,
     known: Known,
     /// The module that a turn of this thread looked up last: mostly the next one asks for it too.
     last_module: Weak<Module>,
@@ -57,8 +54,19 @@ struct Known {
 /// Queues that are waited for.
 type Pressed = SmallVec<[Want; 1]>;
 
+/// The client whose turn it is, of a door's, and whether its outbox keeps answers until the end.
+struct Own {
+    client: Arc<ClientShared>,
+    answered: bool,
+}
+
 thread_local! {
     static UNDER: RefCell<Under> = RefCell::default();
+}
+
+thread_local! {
+    /// Borrowed while an answer is encoded: what an encoder sends, which is the program's own code, goes another way.
+    static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
 thread_local! {
@@ -68,63 +76,101 @@ thread_local! {
 
 /// A turn under way on this thread. Dropping it ends it.
 pub(crate) struct Turn {
+    is_over: bool,
     _moment: Moment,
 }
 
 impl Turn {
     pub(crate) fn begin() -> Self {
-        UNDER.with_borrow_mut(|under| under.depth += 1);
+        Self::counted(|_| {})
+    }
+
+    /// Begins the turn of a client's door, which keeps that in mind: most are answered.
+    pub(crate) fn of(client: &Arc<ClientShared>) -> Self {
+        Self::counted(|depth| {
+            if depth == 1 {
+                let own = Own {
+                    client: client.clone(),
+                    answered: false,
+                };
+                OWN.with_borrow_mut(|place| *place = Some(own));
+            }
+        })
+    }
+
+    fn counted(begun: impl FnOnce(u32)) -> Self {
+        let depth = UNDER.with_borrow_mut(|under| {
+            under.depth += 1;
+            under.depth
+        });
+        begun(depth);
         Self {
+            is_over: false,
             _moment: Moment::begin(),
         }
     }
 
     /// Ends it, and says what is to be waited for before the next one.
-    pub(crate) fn end(self) -> Left {
-        let mut left = UNDER.with_borrow_mut(|under| match under.depth {
-            1 => Left {
-                pressed: std::mem::take(&mut under.pressed),
-                lanes: under.lanes.iter().fold(0, |lanes, lane| lanes | bit(lane)),
-            },
-            _ => Left::default(),
-        });
-        drop(self);
+    pub(crate) fn end(mut self) -> Left {
+        let mut left = self.conclude();
         left.pressed.retain(|want| want.is_pressing());
+        left
+    }
+
+    /// Makes the passes that are due; gives what was found pressed, and which lanes were fed.
+    fn conclude(&mut self) -> Left {
+        self.is_over = true;
+        let ended = UNDER.with_borrow_mut(|under| {
+            under.depth -= 1;
+            (under.depth == 0).then(|| {
+                let is_plain = under.lanes.is_empty() && under.pressed.is_empty();
+                let fed = (!is_plain).then(|| {
+                    let lanes = std::mem::take(&mut under.lanes);
+                    (lanes, std::mem::take(&mut under.pressed))
+                });
+                (fed, std::mem::take(&mut under.known))
+            })
+        });
+        let Some((fed, known)) = ended else {
+            return Left::default();
+        };
+        drop(known);
+        // After the passes: one that has something for the client writes both at once.
+        let own = OWN.with_borrow_mut(Option::take);
+        let _answered = own
+            .filter(|own| own.answered)
+            .map(|own| Answered(own.client));
+        let Some((lanes, pressed)) = fed else {
+            return Left::default();
+        };
+        let left = Left {
+            pressed,
+            lanes: lanes.iter().fold(0, |lanes, lane| lanes | bit(lane)),
+        };
+        pass(Unpassed(lanes));
         left
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let (lanes, known, own, answered) = UNDER.with_borrow_mut(|under| {
-            under.depth -= 1;
-            match under.depth {
-                0 => {
-                    under.pressed.clear();
-                    (
-                        std::mem::take(&mut under.lanes),
-                        std::mem::take(&mut under.known),
-                        under.own.take(),
-                        std::mem::take(&mut under.answered),
-                    )
-                }
-                _ => (SmallVec::new(), Known::default(), None, false),
-            }
-        });
-        drop(known);
-        // After the passes: one that has something for the client writes both at once.
-        let _answered = own.filter(|_| answered).map(Answered);
-        let mut unpassed = Unpassed(lanes);
-        if unpassed.0.is_empty() || std::thread::panicking() {
-            return;
+        if !self.is_over {
+            self.conclude();
         }
-        let mut now = Instant::now();
-        let until = now + SLICE;
-        while let Some(lane) = unpassed.0.pop() {
-            now = lane.pass_here(now, until);
-            if now >= until {
-                return;
-            }
+    }
+}
+
+/// Passes lanes for a slice of time.
+fn pass(mut unpassed: Unpassed) {
+    if unpassed.0.is_empty() || std::thread::panicking() {
+        return;
+    }
+    let mut now = Instant::now();
+    let until = now + SLICE;
+    while let Some(lane) = unpassed.0.pop() {
+        now = lane.pass_here(now, until);
+        if now >= until {
+            return;
         }
     }
 }
@@ -151,23 +197,14 @@ impl Drop for Answered {
     }
 }
 
-/// Keeps in mind the client whose turn it is: most are answered.
-pub(crate) fn met(client: &Arc<ClientShared>) {
-    UNDER.with_borrow_mut(|under| {
-        if under.depth == 1 {
-            under.own = Some(client.clone());
-        }
-    });
-}
-
 /// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
 /// is queued there that the answer would overtake, or is in its outbox. Says whether it took it.
 #[inline]
-pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, place: &mut Option<Message>) -> bool {
-    UNDER.with_borrow_mut(|under| match &under.own {
-        Some(own) if is_meant(own, id, registry) && own.lane.is_quiet() => {
-            let kept = own.outbox.answer(place);
-            under.answered |= kept;
+pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, message: &Message) -> bool {
+    OWN.with(|own| match own.try_borrow_mut().as_deref_mut() {
+        Ok(Some(Own { client, answered })) if is_meant(client, id, registry) => {
+            let kept = client.lane.is_quiet() && client.outbox.answer(message, &client.encoder);
+            *answered |= kept;
             kept
         }
         _ => false,
@@ -180,12 +217,17 @@ fn is_meant(known: &ClientShared, id: ClientId, registry: &Arc<Registry>) -> boo
 
 /// A client that the turn has met, or that it looks up now and keeps in mind.
 pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<ClientShared>> {
-    let known = UNDER.with_borrow(|under| {
-        let mut known = [&under.own, &under.known.client].into_iter().flatten();
-        known.find(|known| is_meant(known, id, registry)).cloned()
+    let is_meant = |known: &&Arc<ClientShared>| is_meant(known, id, registry);
+    let own = OWN.with(|own| {
+        let own = own.try_borrow().ok()?;
+        own.as_ref()
+            .map(|own| &own.client)
+            .filter(is_meant)
+            .cloned()
     });
-    if known.is_some() {
-        return known;
+    let known = || UNDER.with_borrow(|under| under.known.client.as_ref().filter(is_meant).cloned());
+    if let Some(known) = own.or_else(known) {
+        return Some(known);
     }
     let client = registry.client(id)?;
     UNDER.with_borrow_mut(|under| {

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::duty::Reign;
 use crate::{
-    ClientId, CloseReason, Message, Name, Receipt, SendError, Source, Target,
+    ClientId, CloseReason, Message, Name, Receipt, SendError, Source,
     broke::{Reach, router::Router},
 };
 
@@ -68,8 +68,8 @@ impl LogicContext {
     /// # Errors
     /// See [`SendError`]. Nothing is queued anywhere then.
     #[inline]
-    pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
-        self.router().send(message, Some(&self.0.name))
+    pub fn send(&self, mut message: Message) -> Result<Receipt, SendError> {
+        self.router().send_from(&mut message, Some(&self.0.name))
     }
 
     /// Sends an answer to the client or logic module that sent `to`, in place of the targets that it has.
@@ -78,13 +78,33 @@ impl LogicContext {
     /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
     #[inline]
     pub fn reply(&self, to: &Message, mut message: Message) -> Result<Receipt, SendError> {
-        let to = match to.source() {
-            Source::Client(client) => Target::Client(*client),
-            Source::Logic(logic) => Target::Logic(logic.clone()),
-            Source::Server => return Err(SendError::NoSender),
-        };
-        *message.targets_mut() = to.into();
-        self.send(message)
+        match message.answer(Some(to.source())) {
+            true => self.router().send_from(&mut message, Some(&self.0.name)),
+            false => Err(SendError::NoSender),
+        }
+    }
+
+    /// Sends a message back to the client or logic module that sent it, in place of the targets that it has: what came,
+    /// as it is or with another payload.
+    ///
+    /// ```
+    /// use gobroke_core::Logic;
+    /// let shout = Logic::dispatched("shout", |mut message, ctx| {
+    ///     let louder = message.payload().to_ascii_uppercase();
+    ///     message.set_payload(louder);
+    ///     ctx.send_back(message)?;
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
+    #[inline]
+    pub fn send_back(&self, mut message: Message) -> Result<Receipt, SendError> {
+        match message.answer(None) {
+            true => self.router().send_from(&mut message, Some(&self.0.name)),
+            false => Err(SendError::NoSender),
+        }
     }
 
     /// Sends a message to every client, in place of the targets that it has; who is left out stays so.

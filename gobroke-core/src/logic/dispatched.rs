@@ -5,7 +5,7 @@ use std::{collections::VecDeque, pin::Pin, sync::Arc, task::Poll};
 use tokio::task::JoinHandle;
 
 use super::{
-    Handler,
+    Handler, PlainHandler,
     greeting::{Greeted, Telling, over},
     module::{Module, Running, Slice, TURN},
     queue::{Item, NoRoom, Queue},
@@ -21,7 +21,6 @@ use crate::{
 
 impl Module {
     /// Takes a place among the handlers under way: what a dispatched handler that may wait begins with.
-    #[inline]
     pub(crate) fn take_off(&self) -> Result<Option<Flying>, NoRoom> {
         let Running::Dispatched {
             handler: Handler::Waiting(_),
@@ -41,30 +40,50 @@ impl Module {
         Ok(Some(Flying(flight.clone())))
     }
 
-    /// Runs a dispatched handler in place, with the message that it takes from there; one that waits goes on in a task of
-    /// its own. Within a turn.
+    /// Runs a dispatched handler in place, with the message that it takes from there, or leaves that where it is: there
+    /// is no place for one more that waits. Within a turn.
     #[inline]
+    pub(crate) fn run_at_door(self: &Arc<Self>, place: &mut Option<Message>) -> Result<(), NoRoom> {
+        if let Running::Dispatched {
+            handler: Handler::Plain(handle),
+            ..
+        } = &self.running
+        {
+            self.run(handle, place);
+            return Ok(());
+        }
+        let flying = self.take_off()?;
+        self.dispatch(place, flying);
+        Ok(())
+    }
+
+    /// The same with what `take_off` gave; one that waits goes on in a task of its own.
     pub(crate) fn dispatch(self: &Arc<Self>, place: &mut Option<Message>, flying: Option<Flying>) {
         let Running::Dispatched { handler, .. } = &self.running else {
             return;
         };
-        let hops = place.as_ref().map_or(0, Message::hops);
         match handler {
-            Handler::Plain(handle) => {
-                let run = || match place.take() {
-                    Some(message) => handle(message, &self.ctx),
-                    None => Ok(()),
-                };
-                let outcome = turn::with_hops(hops, || call(run));
-                self.report(outcome);
-            }
+            Handler::Plain(handle) => self.run(handle, place),
             Handler::Waiting(handler) => {
                 let Some(message) = place.take() else { return };
+                let hops = message.hops();
                 let (handler, ctx) = (handler.clone(), self.ctx.clone());
                 let future = async move { handler.handle(message, &ctx).await };
                 self.run_in_place(hops, Box::pin(future), (flying, None));
             }
         }
+    }
+
+    /// Runs a handler that never waits.
+    #[inline]
+    fn run(&self, handle: &PlainHandler, place: &mut Option<Message>) {
+        let hops = place.as_ref().map_or(0, Message::hops);
+        let run = || match place.take() {
+            Some(message) => handle(message, &self.ctx),
+            None => Ok(()),
+        };
+        let outcome = turn::with_hops(hops, || call(run));
+        self.report(outcome);
     }
 
     /// Runs a handler that may wait; `kept` is dropped when it is over. The task in which it goes on, if it waits.

@@ -57,12 +57,10 @@ pub(crate) type Outcome = Result<(), FailureKind>;
 /// Calls a plain handler; a panic is an outcome.
 #[inline]
 pub(crate) fn call(handle: impl FnOnce() -> LogicResult) -> Outcome {
-    match catch_unwind(AssertUnwindSafe(handle)) {
-        Ok(Ok(())) => Ok(()),
-        failed => settle(failed),
-    }
+    settle(catch_unwind(AssertUnwindSafe(handle)))
 }
 
+#[inline]
 fn settle(result: Result<LogicResult, Box<dyn Any + Send>>) -> Outcome {
     match result {
         Ok(Ok(())) => Ok(()),
@@ -71,6 +69,7 @@ fn settle(result: Result<LogicResult, Box<dyn Any + Send>>) -> Outcome {
     }
 }
 
+#[cold]
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))

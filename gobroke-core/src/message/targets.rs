@@ -71,6 +71,14 @@ impl Targets {
         more || self.except != ClientId::NIL
     }
 
+    /// The client, where it goes to one alone.
+    pub(crate) fn one_client(&self) -> Option<ClientId> {
+        match &self.list {
+            List::One(Target::Client(id)) if self.except == ClientId::NIL => Some(*id),
+            _ => None,
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.as_slice().is_empty()

@@ -69,6 +69,10 @@ fn switch() {
 pub(crate) struct Local<T: 'static>(pub(crate) LocalKey<RefCell<T>>);
 
 impl<T: 'static> Local<T> {
+    pub(crate) fn with<R>(&'static self, f: impl FnOnce(&RefCell<T>) -> R) -> R {
+        self.0.with(f)
+    }
+
     pub(crate) fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         self.0.with(|cell| f(&cell.borrow()))
     }
@@ -104,7 +108,8 @@ macro_rules! local {
                 _p: std::marker::PhantomData,
             });
     };
-    (static $name:ident: RefCell<$type:ty> = $init:expr;) => {
+    ($(#[$doc:meta])* static $name:ident: RefCell<$type:ty> = $init:expr;) => {
+        $(#[$doc])*
         static $name: crate::sync::Local<$type> = crate::sync::Local(shuttle::thread::LocalKey {
             init: || -> RefCell<$type> { $init },
             _p: std::marker::PhantomData,

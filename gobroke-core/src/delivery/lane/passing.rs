@@ -87,14 +87,10 @@ impl Lane {
         self.delivered.add(tally.delivered);
         let stats = &self.context.stats;
         stats.writes.add(tally.writes);
-        for (counter, by) in [
-            (&stats.dropped, tally.dropped),
-            (&stats.unknown, tally.unknown),
-            (&stats.slow_consumers, tally.slow),
-        ] {
-            if by > 0 {
-                counter.add(by);
-            }
+        if tally.dropped + tally.unknown + tally.slow > 0 {
+            stats.dropped.add(tally.dropped);
+            stats.unknown.add(tally.unknown);
+            stats.slow_consumers.add(tally.slow);
         }
     }
 

@@ -10,25 +10,29 @@ use crate::{
     client::ClientShared,
     delivery::{
         Overflow,
-        run::{Draft, Mark, Run},
+        run::{Mark, Run},
+        wire::Encoder,
     },
+    sync::MutexGuard,
 };
 
 impl Outbox {
     /// Keeps an answer to the client whose turn is under way: it goes before all that is delivered from now on, and at
     /// the latest with the [`flush`](Self::flush) that ends the turn. Says whether it took it; not where something waits.
     #[inline]
-    pub(crate) fn answer(&self, place: &mut Option<Message>) -> bool {
+    pub(crate) fn answer(&self, message: &Message, encoder: &Arc<dyn Encoder>) -> bool {
         let mut state = self.state.lock();
         let is_free = state.chunks.is_empty() && state.closing.is_none() && !state.ended;
-        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, place)
+        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, message, encoder)
     }
 
     /// Delivers the answers that were kept.
     pub(crate) fn flush(&self, client: &ClientShared) -> Delivered {
-        self.deliver(client, &[], &[], || {
-            Run::new(Draft::default(), &client.lane.context.memory)
-        })
+        let mut state = self.state.lock();
+        match state.answers.take() {
+            Some(answers) => self.take_answers(state, answers, client),
+            None => Delivered::default(),
+        }
     }
 
     /// Takes messages for its client, behind the answers that were kept: writes what the socket takes now, keeps the rest.
@@ -43,25 +47,35 @@ impl Outbox {
         keep: impl FnOnce() -> Arc<Run>,
     ) -> Delivered {
         let mut state = self.state.lock();
-        let Some(answers) = state.answers.take() else {
-            return self.take(&mut state, bytes, marks, keep);
+        match state.answers.take() {
+            Some(mut answers) => {
+                answers.draft.append(bytes, marks);
+                self.take_answers(state, answers, client)
+            }
+            None => self.take(&mut state, bytes, marks, keep),
+        }
+    }
+
+    fn take_answers(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        answers: Box<Answers>,
+        client: &ClientShared,
+    ) -> Delivered {
+        let draft = &answers.draft;
+        let delivered = match answers.failed {
+            0 => self.take(&mut state, &draft.bytes, &draft.marks, || {
+                Run::new(draft.copy(), &client.lane.context.memory)
+            }),
+            failed => Delivered {
+                dropped: draft.marks.len() as u32 + failed,
+                over: Some(Over::Failed),
+                ..Delivered::default()
+            },
         };
-        let memory = &client.lane.context.memory;
-        let delivered = answers.encoded(&client.encoder, |draft| {
-            draft.append(bytes, marks);
-            self.take(&mut state, &draft.bytes, &draft.marks, || {
-                Run::new(draft.copy(), memory)
-            })
-        });
-        // What hangs on a message is dropped without the lock.
         drop(state);
-        let failed = Delivered {
-            dropped: (answers.len() + marks.len()) as u32,
-            over: Some(Over::Failed),
-            ..Delivered::default()
-        };
         answers.spare();
-        delivered.unwrap_or(failed)
+        delivered
     }
 
     fn take(

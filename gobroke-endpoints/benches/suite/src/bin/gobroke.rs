@@ -52,16 +52,14 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
     };
     match mode {
         Mode::Beside if !is_in_room(ctx, sender) => {
-            let answer = message.clone();
-            ctx.reply(&message, answer)?;
+            ctx.send_back(message)?;
         }
         Mode::Beside => {
             message.targets_mut().clear();
             ctx.send(message.to_group("0"))?;
         }
         Mode::Echo => {
-            let answer = message.clone();
-            ctx.reply(&message, answer)?;
+            ctx.send_back(message)?;
         }
         Mode::All | Mode::AllAck | Mode::Others | Mode::OthersAck => {
             let beginning = ..ACK.min(message.payload().len());
