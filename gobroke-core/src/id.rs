@@ -120,91 +120,90 @@ pub(crate) fn unix_millis() -> u64 {
 #[derive(Debug)]
 pub struct Moment(PhantomData<*const ()>);
 
-/// How many moments are held on a thread, and their time, once it has been asked for.
-#[derive(Clone, Copy)]
-struct Held {
-    moments: u32,
-    millis: u64,
-}
-
 thread_local! {
-    static HELD: Cell<Held> = const { Cell::new(Held { moments: 0, millis: 0 }) };
+    /// How many moments are held on this thread.
+    static MOMENTS: Cell<u32> = const { Cell::new(0) };
+    /// Their time, once it has been asked for.
+    static HELD: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Moment {
     /// Begins one, unless one is held: then it is the same.
+    #[inline]
     pub fn begin() -> Self {
-        let held = HELD.get();
-        HELD.set(Held {
-            moments: held.moments + 1,
-            ..held
-        });
+        MOMENTS.set(MOMENTS.get() + 1);
         Self(PhantomData)
     }
 }
 
 impl Drop for Moment {
+    #[inline]
     fn drop(&mut self) {
-        let Held { moments, millis } = HELD.get();
-        let millis = if moments == 1 { 0 } else { millis };
-        HELD.set(Held {
-            moments: moments - 1,
-            millis,
-        });
+        let others = MOMENTS.get() - 1;
+        MOMENTS.set(others);
+        if others == 0 {
+            HELD.set(0);
+        }
     }
 }
 
 /// Milliseconds since 1970, at this moment.
+#[inline]
 pub(crate) fn now() -> u64 {
-    let held = HELD.get();
-    if held.millis > 0 {
-        return held.millis;
+    match HELD.get() {
+        0 => read_clock(),
+        held => held,
     }
+}
+
+#[inline(never)]
+fn read_clock() -> u64 {
     let millis = unix_millis();
-    if held.moments > 0 {
-        HELD.set(Held { millis, ..held });
+    if MOMENTS.get() > 0 {
+        HELD.set(millis);
     }
     millis
 }
 
-/// A thread's hold on uniqueness: the last millisecond used, what it counted in it, and its random part.
-#[derive(Clone, Copy)]
-struct Series {
-    millis: u64,
-    count: u32,
-    random: u64,
+// A thread's hold on uniqueness. Each in a cell of its own: only what changes is written.
+thread_local! {
+    /// The last millisecond used.
+    static MILLIS: Cell<u64> = const { Cell::new(0) };
+    /// What was counted in it.
+    static COUNT: Cell<u32> = const { Cell::new(0) };
+    /// The random part, once it is drawn: the second half of a v4, which begins with the variant that a v7 has too.
+    static RANDOM: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How many bits of an id count: 12 beside the version, 16 behind the variant and 6 random bits; 40 random bits follow.
 const COUNT_BITS: u32 = 28;
 
-thread_local! {
-    static SERIES: Cell<Option<Series>> = const { Cell::new(None) };
-}
-
 fn next(millis: u64) -> Uuid {
-    let mut series = SERIES.get().unwrap_or_else(|| Series {
-        millis: 0,
-        count: 0,
-        random: Uuid::new_v4().as_u64_pair().1,
-    });
-    if millis > series.millis {
-        series.millis = millis;
-        series.count = 0;
+    if RANDOM.get() == 0 {
+        return first(millis);
+    }
+    if millis > MILLIS.get() {
+        MILLIS.set(millis);
+        COUNT.set(0);
     } else {
         // Within one millisecond, or when the clock went back: count. When that is used up, time moves on by one.
-        series.count += 1;
-        if series.count == 1 << COUNT_BITS {
-            series.millis += 1;
-            series.count = 0;
+        COUNT.set(COUNT.get() + 1);
+        if COUNT.get() == 1 << COUNT_BITS {
+            MILLIS.set(MILLIS.get() + 1);
+            COUNT.set(0);
         }
     }
-    SERIES.set(Some(series));
-    let count = u64::from(series.count);
-    let high = series.millis << 16 | 0x7000 | count >> 16;
-    // A v4's second half begins with the same variant.
-    let low = series.random & !(0xffff << 40) | (count & 0xffff) << 40;
+    let count = u64::from(COUNT.get());
+    let high = MILLIS.get() << 16 | 0x7000 | count >> 16;
+    let low = RANDOM.get() & !(0xffff << 40) | (count & 0xffff) << 40;
     Uuid::from_u64_pair(high, low)
+}
+
+/// The thread's first.
+#[cold]
+fn first(millis: u64) -> Uuid {
+    RANDOM.set(Uuid::new_v4().as_u64_pair().1);
+    next(millis)
 }
 
 #[cfg(test)]
