@@ -1,6 +1,6 @@
 //! [`Batch`]: what one read gave a connection, in order.
 
-use std::{cell::Cell, collections::VecDeque};
+use std::cell::Cell;
 
 use bytes::Bytes;
 
@@ -12,7 +12,9 @@ use crate::{Message, MessageId, id};
 /// empty: its buffer goes back to the thread, so an idle connection has none.
 #[derive(Default)]
 pub struct Batch {
-    items: VecDeque<Inbound>,
+    items: Vec<Inbound>,
+    /// How many of them are dropped: they stand in front until all are.
+    dropped: usize,
     /// When its first item came, in milliseconds since 1970.
     began: u64,
 }
@@ -34,7 +36,7 @@ const SPARE: usize = 1024;
 
 thread_local! {
     /// The buffer of the last batch that was emptied on this thread.
-    static SPARED: Cell<VecDeque<Inbound>> = const { Cell::new(VecDeque::new()) };
+    static SPARED: Cell<Vec<Inbound>> = const { Cell::new(Vec::new()) };
 }
 
 impl Batch {
@@ -50,17 +52,14 @@ impl Batch {
 
     /// Appends a message.
     #[inline]
-    pub fn push(&mut self, mut message: Message) {
-        message.take_came_back();
-        self.prepare();
-        self.items.push_back(Inbound::Message(Some(message)));
+    pub fn push(&mut self, message: Message) {
+        self.append(Inbound::Message(Some(message)));
     }
 
     /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
     /// caused at once.
     pub fn push_frame(&mut self, frame: impl Into<Bytes>) {
-        self.prepare();
-        self.items.push_back(Inbound::Frame(frame.into()));
+        self.append(Inbound::Frame(frame.into()));
     }
 
     /// Appends an error for the client itself, in the encoder's form: what it sent could not be read, or is not
@@ -71,8 +70,7 @@ impl Batch {
         message: impl Into<String>,
         id: Option<MessageId>,
     ) {
-        self.prepare();
-        self.items.push_back(Inbound::Error {
+        self.append(Inbound::Error {
             code,
             message: message.into(),
             id,
@@ -81,7 +79,7 @@ impl Batch {
 
     /// How many items it holds.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.items.len() - self.dropped
     }
 
     /// Whether it holds none.
@@ -89,35 +87,57 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// For one more item.
-    fn prepare(&mut self) {
+    // Not inline, and a message is changed behind the copy alone: then it is copied once, from where its maker left it.
+    #[inline(never)]
+    fn append(&mut self, item: Inbound) {
+        if self.items.len() == self.items.capacity() {
+            self.make_room();
+        }
+        self.items.push(item);
+        if let Some(Inbound::Message(Some(message))) = self.items.last_mut() {
+            message.take_came_back();
+        }
+    }
+
+    /// For the first item, or one that does not fit.
+    #[inline(never)]
+    fn make_room(&mut self) {
         if self.items.is_empty() {
             self.began = id::now();
-        }
-        if self.items.capacity() == 0 {
-            self.items = SPARED.take();
+            self.swap_buffers();
+        } else if self.dropped > self.items.len() / 2 {
+            self.items.drain(..self.dropped);
+            self.dropped = 0;
         }
     }
 
     /// An item, where it stands: by its place behind the first.
     #[inline]
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Inbound> {
-        self.items.get_mut(index)
+        self.items.get_mut(self.dropped + index)
     }
 
     /// Drops the first items.
     pub(crate) fn drop_first(&mut self, count: usize) {
-        if count < self.items.len() {
-            self.items.drain(..count);
+        let dropped = self.dropped + count;
+        if dropped < self.items.len() {
+            self.items[self.dropped..dropped].fill_with(|| Inbound::Message(None));
+            self.dropped = dropped;
             return;
         }
+        self.dropped = 0;
         self.items.clear();
-        if self.items.capacity() > 0 {
-            let spare = std::mem::take(&mut self.items);
-            if spare.capacity() <= SPARE {
-                SPARED.set(spare);
-            }
+        if (1..=SPARE).contains(&self.items.capacity()) {
+            self.swap_buffers();
         }
+        if self.items.capacity() > 0 {
+            self.items = Vec::new();
+        }
+    }
+
+    /// Takes the thread's buffer, or leaves it the batch's.
+    fn swap_buffers(&mut self) {
+        SPARED.with(|spared| spared.swap(Cell::from_mut(&mut self.items)));
     }
 
     /// Puts a message back that has been through the middleware, and waits for room.
@@ -128,10 +148,16 @@ impl Batch {
 
     /// Puts a message back that was not touched.
     pub(crate) fn put_back_as_it_is(&mut self, message: Message) {
-        if self.items.capacity() == 0 {
-            self.items = SPARED.take();
+        let item = Inbound::Message(Some(message));
+        if self.dropped > 0 {
+            self.dropped -= 1;
+            self.items[self.dropped] = item;
+            return;
         }
-        self.items.push_front(Inbound::Message(Some(message)));
+        if self.items.is_empty() {
+            self.swap_buffers();
+        }
+        self.items.insert(0, item);
     }
 }
 
