@@ -1,6 +1,10 @@
 //! One connection, from its registration to its end.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use gobroke_core::{Batch, CloseReason, Gate, Incoming, Session};
 use tokio::{io::AsyncRead, time::timeout};
@@ -13,7 +17,7 @@ use {
 
 use super::{
     decode::{Decoder, Door, misdeed},
-    reading::{Patience, decode, read_away, read_once},
+    reading::{Patience, decode, poll_once, read_away},
 };
 
 /// A connection that is closed is read on until nothing has come for so long. Were it dropped with bytes unread, the
@@ -176,37 +180,37 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
                     break;
                 }
             }
-            match std::mem::replace(&mut self.outcome, Ok(0)) {
+            match self.outcome {
                 Ok(read) => {
                     for _ in 0..read / BYTES_A_UNIT {
                         tokio::task::consume_budget().await;
                     }
                 }
-                Err(reason) => {
-                    match misdeed(&reason) {
+                Err(ref reason) => {
+                    match misdeed(reason) {
                         Some(what) => gate.count_bad_input(what),
-                        None if reason == CloseReason::Internal => gate.count_panic(),
+                        None if *reason == CloseReason::Internal => gate.count_panic(),
                         None => {}
                     }
-                    incoming.close(reason);
+                    incoming.close(reason.clone());
                     break;
                 }
             }
-            self.outcome = self.read(gate).await;
+            self.outcome = poll_fn(|cx| self.poll_read(gate, cx)).await;
         }
         self.decoder.forget();
         pending::<()>().await;
     }
 
-    async fn read(&mut self, gate: &Gate) -> Result<usize, CloseReason> {
+    fn poll_read(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Result<usize, CloseReason>> {
         let batch = &mut self.batch;
-        read_once(
+        poll_once(
+            cx,
             &mut self.stream,
             &mut self.decoder,
             &mut self.patience,
             &mut Door { gate, batch },
         )
-        .await
     }
 }
 

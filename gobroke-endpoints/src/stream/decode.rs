@@ -40,6 +40,7 @@ pub(crate) struct Door<'a> {
 }
 
 impl Intake for Door<'_> {
+    #[inline]
     fn message(&mut self, message: Message) {
         self.batch.push(message);
     }

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -25,16 +25,17 @@ thread_local! {
     static READ: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
+#[cold]
+fn new_buffer() -> Box<[u8]> {
+    vec![0; BUFFER].into_boxed_slice()
+}
+
 fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
-    READ.with(|cell| {
-        // Whoever polls a connection within a poll of another finds none, and makes one.
-        let mut buffer = cell
-            .take()
-            .unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
-        let result = read(&mut buffer);
-        cell.set(Some(buffer));
-        result
-    })
+    // Whoever polls a connection within a poll of another finds none, and makes one.
+    let mut buffer = READ.take().unwrap_or_else(new_buffer);
+    let result = read(&mut buffer);
+    READ.with(|cell| cell.set(Some(buffer)));
+    result
 }
 
 /// Reads once what is there, and decodes it. Says how much it was.
@@ -44,32 +45,28 @@ fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 ///
 /// # Errors
 /// Why nothing more is read.
-pub(super) async fn read_once<R: AsyncRead + Unpin>(
+pub(super) fn poll_once<R: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
     stream: &mut R,
     decoder: &mut impl Decoder,
     patience: &mut Patience,
     intake: &mut impl Intake,
-) -> Result<usize, CloseReason> {
-    poll_fn(|cx| {
-        let read = with_buffer(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
-                Err(_) => Poll::Ready(Err(CloseReason::ConnectionLost)),
-                Ok(()) if buffer.filled().is_empty() => Poll::Ready(Err(decoder.end())),
-                Ok(()) => {
-                    let read = buffer.filled().len();
-                    Poll::Ready(decode(decoder, buffer.filled_mut(), intake).map(|()| read))
-                }
-            }
-        });
-        if read.is_pending() && patience.is_over(cx, decoder.begun()) {
-            return Poll::Ready(Err(CloseReason::PolicyViolation(
+) -> Poll<Result<usize, CloseReason>> {
+    with_buffer(|buffer| {
+        let mut buffer = ReadBuf::new(buffer);
+        Poll::Ready(match Pin::new(stream).poll_read(cx, &mut buffer) {
+            Poll::Pending if !patience.is_over(cx, decoder.begun()) => return Poll::Pending,
+            Poll::Pending => Err(CloseReason::PolicyViolation(
                 "a message took too long to arrive".into(),
-            )));
-        }
-        read
+            )),
+            Poll::Ready(Err(_)) => Err(CloseReason::ConnectionLost),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(decoder.end()),
+            Poll::Ready(Ok(())) => {
+                let read = buffer.filled().len();
+                decode(decoder, buffer.filled_mut(), intake).map(|()| read)
+            }
+        })
     })
-    .await
 }
 
 /// Decodes; a codec that panics ends the connection for which it did, with a close.
@@ -118,7 +115,14 @@ impl Patience {
     }
 
     /// Whether the message `begun` has had its time; if not, the task is woken when to ask again.
+    #[inline]
     fn is_over(&mut self, cx: &mut Context<'_>, begun: Option<u32>) -> bool {
+        // Mostly there is neither.
+        (begun.is_some() || self.timer.is_some()) && self.poll_over(cx, begun)
+    }
+
+    #[cold]
+    fn poll_over(&mut self, cx: &mut Context<'_>, begun: Option<u32>) -> bool {
         let Some(begun) = begun else {
             if self
                 .timer
