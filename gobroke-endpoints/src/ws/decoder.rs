@@ -7,7 +7,7 @@ use gobroke_core::{CloseReason, Format};
 use super::{
     deflate::Agreed,
     encoder::{FrameEncoder, pong},
-    frame::{Header, LONGEST, Opcode, broken, unmask},
+    frame::{Header, LONGEST, Opcode, Whole, broken, unmask},
 };
 use crate::{
     codec::{Codec, Frame, Inbound},
@@ -122,7 +122,7 @@ impl MessageDecoder {
             }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
         };
-        match (self.codec.format(), format) {
+        match (self.encoder.format, format) {
             (Some(Format::Text), Format::Binary) => {
                 return Err(CloseReason::Unsupported(
                     "binary frames are not taken here; send text".into(),
@@ -157,7 +157,7 @@ impl MessageDecoder {
     ) -> Result<(), CloseReason> {
         let complete = header.last && header.length == 0;
         if complete && self.partial.len() == 0 {
-            if self.hand_on(piece, intake)? {
+            if self.complete(piece, intake)? {
                 self.controls.count()?;
             }
         } else {
@@ -167,7 +167,7 @@ impl MessageDecoder {
                 self.check_text(complete)?;
             }
             if complete {
-                let control = self.hand_on(self.partial.bytes(), intake)?;
+                let control = self.complete(self.partial.bytes(), intake)?;
                 self.partial.clear();
                 if control {
                     self.controls.count()?;
@@ -196,8 +196,8 @@ impl MessageDecoder {
         Ok(())
     }
 
-    /// Hands a whole message to the codec; says whether it is a control frame of the codec's.
-    fn hand_on(&self, message: &[u8], intake: &mut impl Intake) -> Result<bool, CloseReason> {
+    /// Takes the whole payload of a message; says whether it is a control frame of the codec's.
+    fn complete(&self, message: &[u8], intake: &mut impl Intake) -> Result<bool, CloseReason> {
         let inflated;
         let message = match self.compressed {
             None => message,
@@ -206,11 +206,20 @@ impl MessageDecoder {
                 &inflated
             }
         };
-        let frame = match self.kind {
-            Some(Format::Text) => {
-                Frame::Text(std::str::from_utf8(message).map_err(|_| not_text())?)
-            }
-            _ => Frame::Binary(message),
+        self.hand_on(self.kind.unwrap_or_default(), message, intake)
+    }
+
+    /// Hands a message to the codec; says whether it is a control frame of the codec's.
+    #[inline(always)]
+    fn hand_on(
+        &self,
+        format: Format,
+        message: &[u8],
+        intake: &mut impl Intake,
+    ) -> Result<bool, CloseReason> {
+        let frame = match format {
+            Format::Text => Frame::Text(std::str::from_utf8(message).map_err(|_| not_text())?),
+            Format::Binary => Frame::Binary(message),
         };
         match self.codec.decode(frame) {
             Ok(Inbound::Message(message)) => intake.message(message),
@@ -252,6 +261,39 @@ impl MessageDecoder {
         }
         Ok(())
     }
+
+    /// Takes one frame of any kind, or what is there of it; gives what stands behind.
+    #[inline(never)]
+    fn frame<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+        intake: &mut impl Intake,
+    ) -> Result<&'a mut [u8], CloseReason> {
+        let (mut header, bytes) = match self.frame.take() {
+            Some(header) => (header, bytes),
+            None => match self.header(bytes)? {
+                (Some(header), rest) => {
+                    self.begin(&header)?;
+                    (header, rest)
+                }
+                (None, rest) => return Ok(rest),
+            },
+        };
+        let (piece, rest) = bytes.split_at_mut(bytes.len().min(header.length));
+        unmask(header.mask, piece);
+        let taken = piece.len();
+        header.length -= taken;
+        if header.opcode.is_control() {
+            self.control(header, piece, intake)?;
+        } else {
+            self.data(header, piece, intake)?;
+        }
+        if header.length > 0 {
+            header.mask.rotate_left(taken % 4);
+            self.frame = Some(header);
+        }
+        Ok(rest)
+    }
 }
 
 impl Decoder for MessageDecoder {
@@ -261,33 +303,25 @@ impl Decoder for MessageDecoder {
         intake: &mut impl Intake,
     ) -> Result<(), CloseReason> {
         loop {
-            let mut header = match self.frame.take() {
-                Some(header) => header,
-                None => {
-                    let (header, rest) = self.header(bytes)?;
+            // In few steps where nothing has begun: then there is no state to look at or to keep.
+            if self.begun().is_none() {
+                while let Some(frame) = Whole::parse(bytes, self.max_message)
+                    && self.encoder.format.is_none_or(|only| only == frame.format)
+                {
+                    let (whole, rest) = bytes.split_at_mut(frame.payload.end);
                     bytes = rest;
-                    let Some(header) = header else { return Ok(()) };
-                    self.begin(&header)?;
-                    header
+                    let payload = &mut whole[frame.payload.start..];
+                    unmask(frame.mask, payload);
+                    if self.hand_on(frame.format, payload, intake)? {
+                        self.controls.count()?;
+                    }
+                    self.count = self.count.wrapping_add(1);
                 }
-            };
-            let (piece, rest) = bytes.split_at_mut(bytes.len().min(header.length));
-            bytes = rest;
-            unmask(header.mask, piece);
-            let taken = piece.len();
-            header.length -= taken;
-            if header.opcode.is_control() {
-                self.control(header, piece, intake)?;
-            } else {
-                self.data(header, piece, intake)?;
-            }
-            if header.length > 0 {
-                header.mask.rotate_left(taken % 4);
-                self.frame = Some(header);
             }
             if bytes.is_empty() {
                 return Ok(());
             }
+            bytes = self.frame(bytes, intake)?;
         }
     }
 
@@ -305,6 +339,7 @@ impl Decoder for MessageDecoder {
     }
 }
 
+#[cold]
 fn not_text() -> CloseReason {
     CloseReason::InvalidPayload("a text message is not UTF-8".into())
 }

@@ -12,19 +12,26 @@ use crate::codec::Codec;
 #[derive(Debug)]
 pub(super) struct FrameEncoder {
     codec: Arc<dyn Codec>,
+    /// The only kind of frames that the codec speaks, if it is one.
+    pub(super) format: Option<Format>,
     /// How messages are compressed, if they are.
     pub(super) deflate: Option<Agreed>,
 }
 
 impl FrameEncoder {
     pub(super) fn new(codec: Arc<dyn Codec>, deflate: Option<Agreed>) -> Self {
-        Self { codec, deflate }
+        let format = codec.format();
+        Self {
+            codec,
+            format,
+            deflate,
+        }
     }
 
     /// Appends a frame of the codec's own with what `write` appends, and none where that is nothing.
     fn own(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         let start = out.len();
-        let opcode = match self.codec.format() {
+        let opcode = match self.format {
             Some(Format::Text) => Opcode::Text,
             _ => Opcode::Binary,
         };
@@ -43,8 +50,8 @@ impl FrameEncoder {
 
 impl Encoder for FrameEncoder {
     fn message(&self, message: &Message, out: &mut Vec<u8>) {
-        let opcode = match self.codec.format().unwrap_or_else(|| message.format()) {
-            Format::Text if self.codec.format().is_some() => Opcode::Text,
+        let opcode = match self.format.unwrap_or_else(|| message.format()) {
+            Format::Text if self.format.is_some() => Opcode::Text,
             // Logic may call text what is none, and its receivers would have to close (RFC 6455, section 8.1).
             Format::Text if std::str::from_utf8(message.payload()).is_ok() => Opcode::Text,
             _ => Opcode::Binary,
@@ -107,6 +114,7 @@ fn data(opcode: Opcode, hint: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut 
 }
 
 /// Puts the right header at `start` in the place of a wrong one.
+#[cold]
 fn correct(opcode: Opcode, start: usize, guess: usize, out: &mut Vec<u8>) {
     let length = out.len() - start - guess;
     let (header, size) = header(opcode, length);
