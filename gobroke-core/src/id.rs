@@ -88,11 +88,6 @@ id! {
     ClientId
 }
 
-impl MessageId {
-    /// That of no message.
-    pub(crate) const NIL: Self = Self(Uuid::nil());
-}
-
 impl ClientId {
     /// Names nobody: [`Gate::admit`](crate::Gate::admit) refuses it.
     pub(crate) const NIL: Self = Self(Uuid::nil());

@@ -345,11 +345,6 @@ impl Message {
         true
     }
 
-    /// Takes it out of its place, where nothing is left of it.
-    pub(crate) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::with_id(MessageId::NIL, Bytes::new()))
-    }
-
     pub(crate) fn set_source(&mut self, source: Source) {
         self.source = source;
     }

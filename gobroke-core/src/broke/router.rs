@@ -138,19 +138,34 @@ impl Router {
     /// Sends a message of the program or of logic.
     pub(crate) fn send(
         self: &Arc<Self>,
-        mut message: Message,
+        message: Message,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
-        self.send_from(&mut message, logic)
+        self.send_from(&mut Some(message), logic)
     }
 
-    /// The same out of a place where it mostly stays: each move of a message is a copy of 128 bytes. What is left there is
-    /// to be dropped.
-    pub(crate) fn send_from(
+    /// Sends a message to the sender of another one, or back to its own, out of its place.
+    pub(crate) fn answer_from(
         self: &Arc<Self>,
-        message: &mut Message,
+        place: &mut Option<Message>,
+        sender: Option<&Source>,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
+        match place.as_mut().is_some_and(|message| message.answer(sender)) {
+            true => self.send_from(place, logic),
+            false => Err(SendError::NoSender),
+        }
+    }
+
+    /// Sends a message out of a place where it stays until it is taken: each move of a message is a copy of 128 bytes.
+    pub(crate) fn send_from(
+        self: &Arc<Self>,
+        place: &mut Option<Message>,
+        logic: Option<&Name>,
+    ) -> Result<Receipt, SendError> {
+        let Some(message) = place else {
+            return Err(SendError::NoTarget);
+        };
         // A client's message that is passed on stays the client's.
         if !matches!(message.source(), Source::Client(_)) {
             message.set_source(logic.map_or(Source::Server, |logic| Source::Logic(logic.clone())));
@@ -161,11 +176,11 @@ impl Router {
         // Most of what is sent within a turn.
         if let Some(id) = message.targets().one_client()
             && !self.refuses.load(Relaxed)
-            && turn::answer(&self.registry, id, message)
+            && turn::answer(&self.registry, id, place)
         {
             return Ok(Receipt::CLIENT);
         }
-        self.send_on(message.take(), logic)
+        self.send_on(place, logic)
     }
 
     /// Runs the middleware of sends.
@@ -182,9 +197,10 @@ impl Router {
     /// Counts a hop where logic comes next, and routes the message, or gives it back with the hops that it had.
     fn send_on(
         self: &Arc<Self>,
-        mut message: Message,
+        place: &mut Option<Message>,
         logic: Option<&Name>,
     ) -> Result<Receipt, SendError> {
+        let message = place.as_mut().ok_or(SendError::NoTarget)?;
         let passed = message.hops();
         if message.targets().has_logic() {
             let hops = passed.max(turn::hops()) + 1;
@@ -193,7 +209,7 @@ impl Router {
             }
             message.set_hops(hops);
         }
-        let mut routed = self.route(&mut Some(message), By::Send(logic));
+        let mut routed = self.route(place, By::Send(logic));
         if let Err(SendError::Full { message, .. }) = &mut routed {
             self.stats.full.add(1);
             message.set_hops(passed);

@@ -65,7 +65,6 @@ thread_local! {
 }
 
 thread_local! {
-    /// Borrowed while an answer is encoded: what an encoder sends, which is the program's own code, goes another way.
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
@@ -200,10 +199,10 @@ impl Drop for Answered {
 /// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
 /// is queued there that the answer would overtake, or is in its outbox. Says whether it took it.
 #[inline]
-pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, message: &Message) -> bool {
-    OWN.with(|own| match own.try_borrow_mut().as_deref_mut() {
-        Ok(Some(Own { client, answered })) if is_meant(client, id, registry) => {
-            let kept = client.lane.is_quiet() && client.outbox.answer(message, &client.encoder);
+pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, place: &mut Option<Message>) -> bool {
+    OWN.with_borrow_mut(|own| match own {
+        Some(Own { client, answered }) if is_meant(client, id, registry) => {
+            let kept = client.lane.is_quiet() && client.outbox.answer(place);
             *answered |= kept;
             kept
         }
@@ -218,12 +217,9 @@ fn is_meant(known: &ClientShared, id: ClientId, registry: &Arc<Registry>) -> boo
 /// A client that the turn has met, or that it looks up now and keeps in mind.
 pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<ClientShared>> {
     let is_meant = |known: &&Arc<ClientShared>| is_meant(known, id, registry);
-    let own = OWN.with(|own| {
-        let own = own.try_borrow().ok()?;
-        own.as_ref()
-            .map(|own| &own.client)
-            .filter(is_meant)
-            .cloned()
+    let own = OWN.with_borrow(|own| {
+        let client = own.as_ref().map(|own| &own.client);
+        client.filter(is_meant).cloned()
     });
     let known = || UNDER.with_borrow(|under| under.known.client.as_ref().filter(is_meant).cloned());
     if let Some(known) = own.or_else(known) {

@@ -68,8 +68,9 @@ impl LogicContext {
     /// # Errors
     /// See [`SendError`]. Nothing is queued anywhere then.
     #[inline]
-    pub fn send(&self, mut message: Message) -> Result<Receipt, SendError> {
-        self.router().send_from(&mut message, Some(&self.0.name))
+    pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
+        self.router()
+            .send_from(&mut Some(message), Some(&self.0.name))
     }
 
     /// Sends an answer to the client or logic module that sent `to`, in place of the targets that it has.
@@ -77,11 +78,9 @@ impl LogicContext {
     /// # Errors
     /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
     #[inline]
-    pub fn reply(&self, to: &Message, mut message: Message) -> Result<Receipt, SendError> {
-        match message.answer(Some(to.source())) {
-            true => self.router().send_from(&mut message, Some(&self.0.name)),
-            false => Err(SendError::NoSender),
-        }
+    pub fn reply(&self, to: &Message, message: Message) -> Result<Receipt, SendError> {
+        let (place, sender) = (&mut Some(message), Some(to.source()));
+        self.router().answer_from(place, sender, Some(&self.0.name))
     }
 
     /// Sends a message back to the client or logic module that sent it, in place of the targets that it has: what came,
@@ -100,11 +99,9 @@ impl LogicContext {
     /// # Errors
     /// [`SendError::NoSender`] where the program itself sent it; else see [`SendError`].
     #[inline]
-    pub fn send_back(&self, mut message: Message) -> Result<Receipt, SendError> {
-        match message.answer(None) {
-            true => self.router().send_from(&mut message, Some(&self.0.name)),
-            false => Err(SendError::NoSender),
-        }
+    pub fn send_back(&self, message: Message) -> Result<Receipt, SendError> {
+        self.router()
+            .answer_from(&mut Some(message), None, Some(&self.0.name))
     }
 
     /// Sends a message to every client, in place of the targets that it has; who is left out stays so.

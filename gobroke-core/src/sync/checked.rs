@@ -69,10 +69,6 @@ fn switch() {
 pub(crate) struct Local<T: 'static>(pub(crate) LocalKey<RefCell<T>>);
 
 impl<T: 'static> Local<T> {
-    pub(crate) fn with<R>(&'static self, f: impl FnOnce(&RefCell<T>) -> R) -> R {
-        self.0.with(f)
-    }
-
     pub(crate) fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         self.0.with(|cell| f(&cell.borrow()))
     }

@@ -13,45 +13,65 @@ use crate::{
 /// A turn keeps so many answers; what is more goes through the lane, which has a bound of its own.
 const MOST: usize = 1024;
 
-/// Memory for more bytes than this is not kept for the next turn.
-const SPARE: usize = 64 << 10;
+/// Lists of more answers than this are not kept.
+const SPARE: usize = 64;
 
 thread_local! {
-    /// The last answers that were written on this thread, emptied: an idle client holds none.
+    /// The last list that was emptied on this thread: an idle client holds none.
     static SPARED: Cell<Option<Box<Answers>>> = const { Cell::new(None) };
+    /// What answers are encoded into.
+    static SCRATCH: Cell<Draft> = const { Cell::new(Draft::new()) };
 }
 
-/// Answers of a turn under way, in order and as they go out.
+/// Answers of a turn under way, in order.
 #[derive(Default)]
 pub(super) struct Answers {
-    pub(super) draft: Draft,
-    /// How many were not encoded: the encoder panicked, and is not asked again.
-    pub(super) failed: u32,
+    messages: Vec<Message>,
+    bytes: usize,
 }
 
 impl Answers {
-    /// Keeps one more, unless there are as many as a run takes.
+    /// Takes one out of its place, unless there are as many as a run takes.
     #[inline]
-    pub(super) fn push(
-        kept: &mut Option<Box<Self>>,
-        message: &Message,
-        encoder: &Arc<dyn Encoder>,
-    ) -> bool {
+    pub(super) fn push(kept: &mut Option<Box<Self>>, place: &mut Option<Message>) -> bool {
         let answers = kept.get_or_insert_with(|| SPARED.take().unwrap_or_default());
-        if answers.draft.marks.len() >= MOST || answers.draft.bytes.len() >= MAX_RUN {
+        if answers.messages.len() >= MOST || answers.bytes >= MAX_RUN {
             return false;
         }
-        if answers.failed > 0 || !answers.draft.encode(message, encoder) {
-            answers.failed += 1;
+        if let Some(message) = place {
+            answers.bytes += message.payload().len();
         }
+        // From its place to where it stays in one copy.
+        answers.messages.extend(place.take());
         true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Encodes them, and hands them over; not if the encoder panicked.
+    pub(super) fn encoded<T>(
+        &self,
+        encoder: &Arc<dyn Encoder>,
+        take: impl FnOnce(&mut Draft) -> T,
+    ) -> Option<T> {
+        let mut draft = SCRATCH.take();
+        draft.clear();
+        let encoded = self
+            .messages
+            .iter()
+            .all(|message| draft.encode(message, encoder));
+        let taken = encoded.then(|| take(&mut draft));
+        SCRATCH.set(draft);
+        taken
     }
 
     /// Keeps its memory for the next.
     pub(super) fn spare(mut self: Box<Self>) {
-        if self.draft.bytes.capacity() <= SPARE {
-            self.draft.clear();
-            self.failed = 0;
+        self.messages.clear();
+        self.bytes = 0;
+        if self.messages.capacity() <= SPARE {
             SPARED.set(Some(self));
         }
     }

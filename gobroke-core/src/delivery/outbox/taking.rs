@@ -11,7 +11,6 @@ use crate::{
     delivery::{
         Overflow,
         run::{Mark, Run},
-        wire::Encoder,
     },
     sync::MutexGuard,
 };
@@ -20,17 +19,17 @@ impl Outbox {
     /// Keeps an answer to the client whose turn is under way: it goes before all that is delivered from now on, and at
     /// the latest with the [`flush`](Self::flush) that ends the turn. Says whether it took it; not where something waits.
     #[inline]
-    pub(crate) fn answer(&self, message: &Message, encoder: &Arc<dyn Encoder>) -> bool {
+    pub(crate) fn answer(&self, place: &mut Option<Message>) -> bool {
         let mut state = self.state.lock();
         let is_free = state.chunks.is_empty() && state.closing.is_none() && !state.ended;
-        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, message, encoder)
+        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, place)
     }
 
     /// Delivers the answers that were kept.
     pub(crate) fn flush(&self, client: &ClientShared) -> Delivered {
         let mut state = self.state.lock();
         match state.answers.take() {
-            Some(answers) => self.take_answers(state, answers, client),
+            Some(answers) => self.take_answers(state, answers, client, &[], &[]),
             None => Delivered::default(),
         }
     }
@@ -48,10 +47,7 @@ impl Outbox {
     ) -> Delivered {
         let mut state = self.state.lock();
         match state.answers.take() {
-            Some(mut answers) => {
-                answers.draft.append(bytes, marks);
-                self.take_answers(state, answers, client)
-            }
+            Some(answers) => self.take_answers(state, answers, client, bytes, marks),
             None => self.take(&mut state, bytes, marks, keep),
         }
     }
@@ -61,21 +57,24 @@ impl Outbox {
         mut state: MutexGuard<'_, State>,
         answers: Box<Answers>,
         client: &ClientShared,
+        bytes: &[u8],
+        marks: &[Mark],
     ) -> Delivered {
-        let draft = &answers.draft;
-        let delivered = match answers.failed {
-            0 => self.take(&mut state, &draft.bytes, &draft.marks, || {
+        let delivered = answers.encoded(&client.encoder, |draft| {
+            draft.append(bytes, marks);
+            self.take(&mut state, &draft.bytes, &draft.marks, || {
                 Run::new(draft.copy(), &client.lane.context.memory)
-            }),
-            failed => Delivered {
-                dropped: draft.marks.len() as u32 + failed,
-                over: Some(Over::Failed),
-                ..Delivered::default()
-            },
-        };
+            })
+        });
+        // What hangs on a message is dropped without the lock.
         drop(state);
+        let failed = Delivered {
+            dropped: (answers.len() + marks.len()) as u32,
+            over: Some(Over::Failed),
+            ..Delivered::default()
+        };
         answers.spare();
-        delivered
+        delivered.unwrap_or(failed)
     }
 
     fn take(
