@@ -52,14 +52,17 @@ impl Batch {
 
     /// Appends a message.
     #[inline]
-    pub fn push(&mut self, message: Message) {
-        self.append(Inbound::Message(Some(message)));
+    pub fn push(&mut self, mut message: Message) {
+        message.take_came_back();
+        self.prepare();
+        self.items.push(Inbound::Message(Some(message)));
     }
 
     /// Appends an encoded control frame for the client itself (a pong): it goes out behind what the messages before it
     /// caused at once.
     pub fn push_frame(&mut self, frame: impl Into<Bytes>) {
-        self.append(Inbound::Frame(frame.into()));
+        self.prepare();
+        self.items.push(Inbound::Frame(frame.into()));
     }
 
     /// Appends an error for the client itself, in the encoder's form: what it sent could not be read, or is not
@@ -70,7 +73,8 @@ impl Batch {
         message: impl Into<String>,
         id: Option<MessageId>,
     ) {
-        self.append(Inbound::Error {
+        self.prepare();
+        self.items.push(Inbound::Error {
             code,
             message: message.into(),
             id,
@@ -87,20 +91,14 @@ impl Batch {
         self.items.is_empty()
     }
 
-    // Not inline, and a message is changed behind the copy alone: then it is copied once, from where its maker left it.
-    #[inline(never)]
-    fn append(&mut self, item: Inbound) {
+    /// For one more item.
+    fn prepare(&mut self) {
         if self.items.len() == self.items.capacity() {
             self.make_room();
-        }
-        self.items.push(item);
-        if let Some(Inbound::Message(Some(message))) = self.items.last_mut() {
-            message.take_came_back();
         }
     }
 
     /// For the first item, or one that does not fit.
-    #[inline(never)]
     fn make_room(&mut self) {
         if self.items.is_empty() {
             self.began = id::now();
@@ -172,6 +170,46 @@ impl std::fmt::Debug for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What it holds, by the payloads.
+    fn held(batch: &mut Batch) -> Vec<String> {
+        let payload = |item: &mut Inbound| match item {
+            Inbound::Message(Some(message)) => String::from_utf8_lossy(message.payload()).into(),
+            _ => "?".to_owned(),
+        };
+        (0..batch.len())
+            .filter_map(|index| batch.get_mut(index).map(payload))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_dropped_and_put_back_keeps_the_order() {
+        let numbered = |number: usize| Message::new(number.to_string());
+        let mut batch = Batch::new();
+        let (mut first, mut next) = (0, 0);
+        // More are added than dropped, so that it grows with a part of it dropped.
+        for round in 0..200 {
+            for _ in 0..round % 7 {
+                batch.push(numbered(next));
+                next += 1;
+            }
+            let dropped = batch.len().min(round % 6);
+            batch.drop_first(dropped);
+            first += dropped;
+            if round % 3 == 0 && first > 0 {
+                first -= 1;
+                batch.put_back_as_it_is(numbered(first));
+            }
+            let expected: Vec<_> = (first..next).map(|number| number.to_string()).collect();
+            assert_eq!(held(&mut batch), expected, "in round {round}");
+            assert_eq!(
+                (batch.len(), batch.is_empty()),
+                (next - first, next == first)
+            );
+        }
+        batch.drop_first(batch.len());
+        assert_eq!((batch.items.capacity(), batch.dropped), (0, 0));
+    }
 
     #[test]
     fn an_empty_batch_holds_no_memory() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gobroke_core::{
-    Broke, CloseReason, Logic, Message, SendError, Targets,
+    Broke, CloseReason, Logic, Message, SendError, Source, Targets,
     testing::{Received, TestEndpoint},
 };
 
@@ -36,6 +36,54 @@ async fn a_client_hears_what_it_says_to_echo() {
     }
     broke.stop().await;
     assert_eq!(client.closed().await, Some((1001, "going away".to_owned())));
+}
+
+#[tokio::test]
+async fn what_is_sent_back_reaches_its_sender_as_the_same_message() {
+    let endpoint = TestEndpoint::to_logic("asks");
+    let (refused, mut was_refused) = tokio::sync::mpsc::unbounded_channel();
+    // A client's message goes from one module to the other under the client's name, and back to the client from there.
+    let asks = Logic::dispatched("asks", |mut message, ctx| {
+        match message.payload().as_ref() {
+            b"own" => {
+                ctx.send(Message::new("from logic").to_logic("returns"))?;
+            }
+            b"from logic" => {
+                assert_eq!(message.source(), &Source::Logic("returns".into()));
+                ctx.broadcast(Message::new("came back"))?;
+            }
+            _ => {
+                message.set_payload("changed");
+                ctx.send_back(message.with_metadata("kept", 1))?;
+            }
+        }
+        Ok(())
+    });
+    let returns = Logic::dispatched("returns", move |message, ctx| {
+        if let Err(error) = ctx.send_back(message) {
+            let _ = refused.send(error);
+        }
+        Ok(())
+    });
+    let broke = start(&endpoint, vec![asks, returns]).await;
+    let mut client = endpoint.connect().await.expect("it is admitted");
+    let asked = Message::new("changes");
+    let id = asked.id();
+    client.send_all(vec![asked]).await;
+    let answer = client.next().await.expect("it is answered");
+    assert_eq!(
+        (answer.id(), answer.payload().as_ref()),
+        (id, &b"changed"[..])
+    );
+    assert_eq!(answer.metadata().get("kept"), Some(&1.into()));
+    client.send("own").await;
+    assert_eq!(client.next_text().await.as_deref(), Some("came back"));
+    broke
+        .send(Message::new("nobody's").to_logic("returns"))
+        .expect("it is sent");
+    let error = was_refused.recv().await.expect("it is refused");
+    assert!(matches!(error, SendError::NoSender), "{error}");
+    broke.stop().await;
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ impl MessageDecoder {
     }
 
     /// Hands a message to the codec; says whether it is a control frame of the codec's.
-    #[inline(always)]
+    #[inline]
     fn hand_on(
         &self,
         format: Format,

@@ -280,6 +280,43 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_taken_whole_is_what_its_header_says() {
+        for first in 0..=0xff {
+            for length in [0, 5, 125, 126, 300] {
+                let mut bytes = Vec::new();
+                write_header(Opcode::Binary, length, &mut bytes);
+                bytes[0] = first;
+                bytes[1] |= 0x80;
+                bytes.extend_from_slice(&[1, 2, 3, 4]);
+                bytes.resize(bytes.len() + length, 9);
+                let header = Header::parse(&bytes, 299, false);
+                for cut in 0..bytes.len() {
+                    assert!(Whole::parse(&bytes[..cut], 299).is_none());
+                }
+                // Something stands behind it.
+                bytes.push(0x82);
+                let Some(whole) = Whole::parse(&bytes, 299) else {
+                    let usual = matches!(first, 0x81 | 0x82) && length <= 299;
+                    assert!(!usual, "{first:x}, {length} bytes");
+                    continue;
+                };
+                let Ok(Some((header, size))) = header else {
+                    panic!("{first:x}, {length} bytes: {header:?}");
+                };
+                assert_eq!(whole.payload, size..size + header.length);
+                assert_eq!(whole.mask, header.mask);
+                assert!(header.last && !header.compressed);
+                let text = header.opcode == Opcode::Text;
+                assert_eq!(whole.format == Format::Text, text);
+            }
+        }
+        assert!(
+            Whole::parse(&[0x82, 0x00, 1, 2, 3, 4], 9).is_none(),
+            "not masked"
+        );
+    }
+
+    #[test]
     fn what_breaks_the_protocol_is_told_at_once() {
         let cases: [(&[u8], &str); 16] = [
             (&[0xc1], "reserved bit"),
