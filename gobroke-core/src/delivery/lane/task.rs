@@ -158,23 +158,153 @@ impl Future for Yield {
 
 #[cfg(all(test, feature = "testing", not(gobroke_interleavings)))]
 mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::Waker,
+    };
+
     use super::*;
-    use crate::{Broke, Message, Targets, delivery::pass::Tally, testing::TestEndpoint};
+    use crate::{
+        Broke, ConnectRequest, Message, Targets, Wire,
+        delivery::pass::Tally,
+        testing::{Pipe, TestClient, TestEndpoint},
+    };
+
+    /// Eight slices.
+    const MEMBERS: usize = 64;
+    const WRITES_A_SLICE: u32 = 8;
+
+    /// A socket that takes everything, and calls this for each write, which takes its part of a slice by the paused
+    /// clock.
+    struct Socket<F>(F);
+
+    impl<F: FnMut() + Send + 'static> Wire for Socket<F> {
+        fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            (self.0)();
+            let advance = std::pin::pin!(tokio::time::advance(SLICE / WRITES_A_SLICE));
+            // The first poll moves the clock. What it then waits for is that others have their turn.
+            let _ = advance.poll(&mut Context::from_waker(Waker::noop()));
+            Ok(bytes.len())
+        }
+
+        fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn shutdown(self: Box<Self>) {}
+    }
+
+    async fn one_lane(endpoint: &TestEndpoint) -> (Broke, Arc<Lane>) {
+        let broke = Broke::builder().lanes(1).endpoint(endpoint.clone());
+        let broke = broke.start().await.expect("it starts");
+        let lane = broke.0.lanes[0].clone();
+        (broke, lane)
+    }
+
+    /// Connects the members of `room`, who call this for each write.
+    async fn fill_room(
+        broke: &Broke,
+        endpoint: &TestEndpoint,
+        written: impl Fn() + Clone + Send + 'static,
+    ) -> Vec<TestClient> {
+        let mut members = Vec::new();
+        for _ in 0..MEMBERS {
+            let wire = Box::new(Socket(written.clone()));
+            let (_, reader) = Pipe::bounded(0);
+            let request = ConnectRequest::default();
+            let member = endpoint.connect_over(request, Some(wire), reader).await;
+            members.push(member.expect("it is admitted"));
+        }
+        for member in &members {
+            assert!(broke.join(member.id(), "room"));
+        }
+        members
+    }
+
+    async fn settle(lane: &Lane) {
+        while !lane.is_idle() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_direct_message_does_not_wait_for_the_pass_of_somebody_elses_room() {
+        let endpoint = TestEndpoint::new(Targets::default());
+        let (broke, lane) = one_lane(&endpoint).await;
+        let writes = Arc::<AtomicUsize>::default();
+        let written = writes.clone();
+        let count = move || {
+            written.fetch_add(1, Relaxed);
+        };
+        let _members = fill_room(&broke, &endpoint, count).await;
+        let mut outsider = endpoint.connect().await.expect("it is admitted");
+        settle(&lane).await;
+        writes.store(0, Relaxed);
+        let sent = broke.send(Message::new("to many").to_group("room"));
+        sent.expect("there is room");
+        while writes.load(Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let begun = Instant::now();
+        let sent = broke.send(Message::new("x").to_client(outsider.id()));
+        sent.expect("there is room");
+        assert_eq!(outsider.next_text().await.as_deref(), Some("x"));
+        let (writes_before, waited) = (writes.load(Relaxed), begun.elapsed());
+        assert!(writes_before < MEMBERS, "{writes_before}");
+        assert!(waited <= SLICE, "{waited:?}");
+        settle(&lane).await;
+        assert_eq!(writes.load(Relaxed), MEMBERS);
+        broke.stop().await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_keeps_a_socket_from_being_read_for_a_slice_at_the_most() {
+        use std::{collections::VecDeque, io::Write};
+
+        use parking_lot::Mutex;
+        use tokio::io::AsyncReadExt;
+
+        let (answering, socket) = std::os::unix::net::UnixStream::pair().expect("two sockets");
+        socket.set_nonblocking(true).expect("a socket");
+        let mut socket = tokio::net::UnixStream::from_std(socket).expect("a socket");
+        let (answering, answers) = (Arc::new(answering), Arc::new(Mutex::new(VecDeque::new())));
+        let answered = answers.clone();
+        // Whoever is written something answers at once.
+        let answer = move || {
+            answered.lock().push_back(Instant::now());
+            (&*answering).write_all(b"x").expect("it is open");
+        };
+        let endpoint = TestEndpoint::new(Targets::default());
+        let (broke, lane) = one_lane(&endpoint).await;
+        let _members = fill_room(&broke, &endpoint, answer).await;
+        settle(&lane).await;
+        let mut to_welcomes = vec![0; answers.lock().len()];
+        let read = socket.read_exact(&mut to_welcomes).await;
+        read.expect("it is open");
+        answers.lock().clear();
+
+        let begun = Instant::now();
+        let sent = broke.send(Message::new("to many").to_group("room"));
+        sent.expect("there is room");
+        let mut waits = Vec::new();
+        while waits.len() < MEMBERS {
+            let read = socket.read(&mut [0; MEMBERS]).await.expect("it is open");
+            waits.extend(answers.lock().drain(..read).map(|at| at.elapsed()));
+        }
+        let longest = waits.into_iter().max();
+        assert!(longest <= Some(SLICE), "{longest:?}");
+        assert_eq!(begun.elapsed(), SLICE * (MEMBERS as u32 / WRITES_A_SLICE));
+        broke.stop().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_direct_message_of_no_turn_goes_out_of_a_rest() {
         let endpoint = TestEndpoint::new(Targets::default());
-        let broke = Broke::builder()
-            .lanes(1)
-            .endpoint(endpoint.clone())
-            .start()
-            .await
-            .expect("it starts");
+        let (broke, lane) = one_lane(&endpoint).await;
         let mut client = endpoint.connect().await.expect("it is admitted");
-        let lane = broke.0.lanes[0].clone();
-        while !lane.is_idle() {
-            tokio::task::yield_now().await;
-        }
+        settle(&lane).await;
         let long = Duration::from_secs(10);
         lane.lock().phase = Phase::Passing;
         lane.passing().demand.passed(
