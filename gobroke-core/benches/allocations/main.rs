@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p gobroke-core --bench allocations` prints it for each way that a message can go. The payload's own
 //! buffer, which a real endpoint copies out of its read buffer, is one of them. Counts are the same on every machine, so
-//! `cargo test` runs this too, and fails where one is more than a twentieth above `baseline.txt`.
+//! `cargo test` runs this too, and fails where one is more than a twentieth off `baseline.txt`.
 
 mod baseline;
 mod least;

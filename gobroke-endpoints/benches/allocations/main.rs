@@ -1,7 +1,7 @@
 //! How many allocations a frame costs a codec, and a message a whole server: 128-byte payloads.
 //!
 //! `cargo bench -p gobroke-endpoints --bench allocations` prints it. Counts are the same on every machine, so `cargo
-//! test` runs this too, and fails where one is more than a twentieth above `baseline.txt`.
+//! test` runs this too, and fails where one is more than a twentieth off `baseline.txt`.
 
 #[path = "../../../gobroke-core/benches/allocations/baseline.rs"]
 mod baseline;

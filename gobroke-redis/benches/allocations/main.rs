@@ -1,7 +1,7 @@
 //! How many allocations a packet costs, which one PUBLISH carries: 64 frames of 160 bytes, with a seal and without.
 //!
 //! `cargo bench -p gobroke-redis --bench allocations` prints it for each frame. Counts are the same on every machine, so
-//! `cargo test` runs this too, and fails where one is more than a twentieth above `baseline.txt`.
+//! `cargo test` runs this too, and fails where one is more than a twentieth off `baseline.txt`.
 
 #[path = "../../../gobroke-core/benches/allocations/baseline.rs"]
 mod baseline;
