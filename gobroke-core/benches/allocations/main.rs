@@ -112,6 +112,7 @@ fn runtime() -> Runtime {
 fn count(baseline: &mut Baseline, name: &str, logic: Logic, clients: usize, bytes: usize) {
     let runtime = runtime();
     let builder = Broke::builder()
+        .receive_middleware(look_at)
         .logic(logic)
         .on_connect(async |_| Ok(Admission::anonymous().in_group("room")));
     let mut house = runtime.block_on(House::start(builder, clients));
@@ -142,6 +143,13 @@ fn count_between_instances(baseline: &mut Baseline) {
     for house in [here, there] {
         drop(house.sessions);
         runtime.block_on(house.broke.stop());
+    }
+}
+
+/// A receive middleware, as most programs have one.
+fn look_at(message: &mut Message) {
+    if message.payload().len() > PAYLOAD {
+        message.reject("too large");
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use gobroke_core::{Broke, BrokeBuilder, Logic};
+use gobroke_core::{Broke, BrokeBuilder, Logic, Message};
 use gobroke_endpoints::{TcpEndpoint, WebSocketEndpoint, codec::Codec};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -52,12 +52,20 @@ pub(crate) fn count<C: Codec>(
         ("answered".to_owned(), answering, 1),
         (format!("to {LISTENERS}"), broadcasting, LISTENERS),
     ] {
-        let broke = framing.listen(Broke::builder().logic(logic), codec());
+        let broke = Broke::builder().receive_middleware(look_at).logic(logic);
+        let broke = framing.listen(broke, codec());
         let mut house = House::start(broke, framing, clients);
         let frames = framing.frame(payload).repeat(READ as usize);
         let counted = least(|| house.send(&frames));
         baseline.count(&format!("{name}, {way}"), &counted, READ * READS);
         house.runtime.block_on(house.broke.stop());
+    }
+}
+
+/// A receive middleware, as most programs have one.
+fn look_at(message: &mut Message) {
+    if message.payload().len() > 1 << 20 {
+        message.reject("too large");
     }
 }
 
