@@ -336,17 +336,3 @@ impl ClientInfo {
         UNIX_EPOCH + Duration::from_millis(self.last_message)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_stays_small() {
-        assert!(
-            size_of::<ClientShared>() <= 416,
-            "{}",
-            size_of::<ClientShared>()
-        );
-    }
-}
