@@ -50,8 +50,8 @@
 //! Everything that a peer can make the server keep; the defaults are in
 //! [`EndpointOptions`](gobroke_core::EndpointOptions), and each endpoint has setters. Beside those:
 //! the memory for messages that have not arrived whole is one [`ReceiveBudget`] for all connections (256 MiB), is
-//! taken as bytes arrive, never for what is announced, and a message has 60 s to arrive in. An idle connection holds
-//! no buffer at all.
+//! taken as bytes arrive, never for what is announced, and a message has 60 s to arrive in. An idle connection over
+//! WebSocket or TCP holds no buffer at all, beside what rustls keeps for one over TLS.
 //!
 //! Pages from elsewhere may not connect ([`Origins`]), and a client's address is that of its socket unless a proxy that
 //! you name says otherwise ([`TrustedProxies`]). All threats, and what is done against them: [`docs::security`].

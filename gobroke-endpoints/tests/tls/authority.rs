@@ -1,6 +1,12 @@
 //! Certificates: [`Authority`].
 
-use std::{fs, path::PathBuf, sync::Arc};
+#![allow(dead_code, reason = "each test program uses its part of it")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use gobroke_endpoints::Tls;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -8,7 +14,8 @@ use tempfile::TempDir;
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore,
+        ClientConfig, ConfigBuilder, RootCertStore,
+        client::WantsClientCert,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
@@ -53,13 +60,7 @@ impl Authority {
 
     /// A client that trusts this authority, with a certificate that `by` signed, if any.
     pub(crate) fn client(&self, certificate: Option<(&Authority, &str)>) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(self.path("ca.pem")).expect("a certificate");
-        roots.add(ca).expect("a good one");
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
+        let builder = trusting(&self.path("ca.pem"));
         let config = match certificate {
             None => builder.with_no_client_auth(),
             Some((by, name)) => {
@@ -73,4 +74,15 @@ impl Authority {
         };
         TlsConnector::from(Arc::new(config))
     }
+}
+
+/// What a client is made of that trusts the authority with this certificate.
+pub(crate) fn trusting(authority: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(authority).expect("a certificate");
+    roots.add(certificate).expect("a good one");
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
 }
