@@ -83,5 +83,17 @@ pub fn ready(address: SocketAddr) {
     println!("ready {address}");
 }
 
+/// How many worker threads a runtime has, in the environment of a program: tokio's own name for it.
+pub const WORKERS: &str = "TOKIO_WORKER_THREADS";
+
+/// In the environment of a program: its sockets are left as the system makes them, with Nagle's algorithm.
+pub const NAGLE: &str = "BENCH_NAGLE";
+
+/// Whether a server's sockets send at once whatever is written. The examples of most contenders do not ask for that; what
+/// they gain or lose by it is measured where they are asked for with Nagle's algorithm.
+pub fn nodelay() -> bool {
+    std::env::var_os(NAGLE).is_none()
+}
+
 /// An address of this machine with a free port.
 pub const ANY: &str = "127.0.0.1:0";

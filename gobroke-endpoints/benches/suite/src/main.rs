@@ -26,12 +26,13 @@ use crate::{
 };
 
 const HELP: &str = "\
-Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--seconds S] [--within M] [--profile TEXT]
+Usage: suite [--quick] [--only TEXT] [--contenders TEXT] [--rounds N] [--seconds S] [--within M] [--profile TEXT]
              [--out FOLDER]
 
   --quick            a selection of the scenarios, one round of half a second each, within five minutes
   --only TEXT        the scenario of this name, or those whose name contains it; or of several: A|B
-  --contenders A,B   these alone
+  --contenders TEXT  those alone that are called so, or whose names contain it; or several: A|B. \"Nagle\" asks for those
+                     that are not measured otherwise, whose sockets are as the system makes them
   --rounds N         how often each is measured, interleaved (default: 5)
   --seconds S        for how long each time (default: 2)
   --within M         ends within so many minutes, and leaves out what is not measured then
@@ -41,7 +42,7 @@ Usage: suite [--quick] [--only TEXT] [--contenders A,B,..] [--rounds N] [--secon
 struct Options {
     quick: bool,
     only: String,
-    contenders: Option<Vec<String>>,
+    contenders: Option<String>,
     rounds: Option<usize>,
     seconds: Option<f64>,
     within: Option<f64>,
@@ -66,10 +67,7 @@ impl Options {
             match argument {
                 Long("quick") => options.quick = true,
                 Long("only") => options.only = parser.value()?.string()?,
-                Long("contenders") => {
-                    let names = parser.value()?.string()?;
-                    options.contenders = Some(names.split(',').map(str::to_owned).collect());
-                }
+                Long("contenders") => options.contenders = Some(parser.value()?.string()?),
                 Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
                 Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
                 Long("within") => options.within = Some(parser.value()?.parse()?),
@@ -91,18 +89,13 @@ impl Options {
             false => (5, 2.0, None),
         };
         let mut there = BTreeMap::new();
-        let takes = |contender: &Contender| {
-            let is_meant = |name: &String| contender.name.contains(name.as_str());
-            let names = self.contenders.as_ref();
-            let mut is_there = || {
-                *there
-                    .entry(contender.name)
-                    .or_insert_with(|| is_there(contender))
-            };
-            names.is_none_or(|names| names.iter().any(is_meant)) && is_there()
+        let is_there = |contender: &Contender| {
+            *there
+                .entry(contender.name)
+                .or_insert_with(|| is_there(contender))
         };
         Plan {
-            steps: plan::steps(self.quick, &self.only, takes),
+            steps: plan::steps(self.quick, &self.only, self.contenders.as_deref(), is_there),
             rounds: self.rounds.unwrap_or(rounds),
             times: Times::of(self.seconds.unwrap_or(seconds)),
             within: self

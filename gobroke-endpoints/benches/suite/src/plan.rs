@@ -25,33 +25,56 @@ pub struct Step {
     contenders: Vec<&'static Contender>,
 }
 
-/// What is meant: of the quick selection or of all, by a name or a part of one (or several: `A|B`), with the contenders
-/// that are taken.
-pub fn steps(quick: bool, only: &str, mut takes: impl FnMut(&Contender) -> bool) -> Vec<Step> {
-    let mut all = scenario::all();
-    let is_name = |text: &str| all.iter().any(|scenario| scenario.name == text);
-    let texts: Vec<(&str, bool)> = only.split('|').map(|text| (text, is_name(text))).collect();
-    all.retain(
-        |Scenario {
-             name, quick: is, ..
-         }| {
-            let mut texts = texts.iter();
-            (*is || !quick)
-                && texts.any(|&(text, is_name)| name == text || !is_name && name.contains(text))
-        },
-    );
-    let mut steps = Vec::new();
-    for scenario in all {
-        let contenders: Vec<_> = contenders::of(&scenario.kind)
-            .filter(|contender| takes(contender))
-            .collect();
-        if !contenders.is_empty() {
-            steps.push(Step {
-                scenario,
-                contenders,
-            });
+/// Of what there is, what `A|B` means: what is called so, or, where nothing is, that whose name contains it.
+pub struct Meant<'a> {
+    /// Each with whether it is a whole name.
+    parts: Vec<(&'a str, bool)>,
+}
+
+impl<'a> Meant<'a> {
+    pub fn by(text: &'a str, names: &[&str]) -> Self {
+        let part = |part| (part, names.contains(&part));
+        Self {
+            parts: text.split('|').map(part).collect(),
         }
     }
+
+    pub fn has(&self, name: &str) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|&(part, is_name)| name == part || !is_name && name.contains(part))
+    }
+}
+
+/// What is meant: of the quick selection or of all, with the contenders that are asked for, or all but those that are
+/// measured on request, as far as they are there.
+pub fn steps(
+    quick: bool,
+    only: &str,
+    asked_for: Option<&str>,
+    mut is_there: impl FnMut(&Contender) -> bool,
+) -> Vec<Step> {
+    let mut all = scenario::all();
+    let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+    let meant = Meant::by(only, &names);
+    all.retain(|scenario| (scenario.quick || !quick) && meant.has(&scenario.name));
+    let step = |scenario: Scenario| {
+        let mut contenders: Vec<_> = contenders::of(&scenario.kind).collect();
+        let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();
+        let asked_for = asked_for.map(|text| Meant::by(text, &names));
+        contenders.retain(|contender| {
+            let takes_part = match &asked_for {
+                Some(meant) => meant.has(contender.name),
+                None => !contender.is_on_request(),
+            };
+            takes_part && is_there(contender)
+        });
+        Step {
+            scenario,
+            contenders,
+        }
+    };
+    let mut steps: Vec<Step> = all.into_iter().map(step).collect();
+    steps.retain(|step| !step.contenders.is_empty());
     steps
 }
 
@@ -110,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_selected_for_a_quick_run_fits_into_its_time() {
         let plan = Plan {
-            steps: steps(true, "", |_| true),
+            steps: steps(true, "", None, |_| true),
             rounds: QUICK_ROUNDS,
             times: Times::of(QUICK_SECONDS),
             within: None,
@@ -125,12 +148,36 @@ mod tests {
     #[test]
     fn a_name_means_that_scenario_alone_and_a_part_of_names_all_of_them() {
         let names = |only: &str| -> Vec<String> {
-            let steps = steps(false, only, |_| true).into_iter();
+            let steps = steps(false, only, None, |_| true).into_iter();
             steps.map(|step| step.scenario.name).collect()
         };
         let name = "fan-out, 100 receivers, 16 outstanding";
         assert_eq!(names(name), [name]);
         assert!(names("fan-out, 100 receivers, 1").len() > 3);
         assert_eq!(names("churn|idle, 1000 connections").len(), 2);
+    }
+
+    #[test]
+    fn who_is_measured_on_request_takes_part_where_it_is_asked_for() {
+        let names = |asked_for| -> Vec<&str> {
+            let steps = steps(
+                false,
+                "fan-out, 100 receivers, 1 outstanding",
+                asked_for,
+                |_| true,
+            );
+            let contenders = steps[0].contenders.iter();
+            contenders.map(|contender| contender.name).collect()
+        };
+        assert!(!names(None).iter().any(|name| name.contains("Nagle")));
+        assert_eq!(names(Some("tokio-tungstenite")), ["tokio-tungstenite"]);
+        assert_eq!(
+            names(Some("axum, forwarded|tungstenite")),
+            [
+                "axum, forwarded",
+                "tokio-tungstenite",
+                "tokio-tungstenite, Nagle"
+            ]
+        );
     }
 }

@@ -359,7 +359,7 @@ fn table(entries: &[Entry]) -> String {
 fn row(entry: &Entry, floor: Option<f64>, best: Option<f64>) -> [String; COLUMNS.len()] {
     let bold = match entry.role {
         Role::Gobroke => "**",
-        Role::Floor | Role::Peer => "",
+        Role::Floor | Role::Peer | Role::ByHand => "",
     };
     let against = |other: Option<f64>| {
         let both = entry.cpu().zip(other);
@@ -434,6 +434,7 @@ fn draw(path: &Path, section: &Section) -> Option<()> {
                 Role::Gobroke => RGBColor(214, 93, 14),
                 Role::Floor => RGBColor(120, 120, 120),
                 Role::Peer => RGBColor(69, 133, 136),
+                Role::ByHand => RGBColor(143, 181, 182),
             };
             let length = (450.0 * spread.median / most) as i32;
             root.draw(&Text::new(

@@ -29,8 +29,8 @@ pub struct Contender {
     pub dialect: Dialect,
     /// What it stands for in the comparison.
     pub role: Role,
-    /// How many worker threads its runtime has, if not as many as there are cores.
-    pub workers: Option<&'static str>,
+    /// What it is started with in its environment, if something.
+    pub setting: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,17 @@ pub enum Role {
     Gobroke,
     /// No router.
     Floor,
+    /// As its own documentation or example does it.
     Peer,
+    /// A peer that is made better by hand than its documentation does it.
+    ByHand,
+}
+
+impl Role {
+    /// Whether it is what one would use instead.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Peer | Self::ByHand)
+    }
 }
 
 /// What npm writes when all that the scripts need is installed.
@@ -94,11 +104,7 @@ impl Server {
                 if contender.dialect == Dialect::SecureWebSocket {
                     command.envs(identity()?.to_env());
                 }
-                command.envs(
-                    contender
-                        .workers
-                        .map(|count| ("TOKIO_WORKER_THREADS", count)),
-                );
+                command.envs(contender.setting);
                 Self::that_tells(&mut command)
             }
             Program::Node(script) => {

@@ -16,7 +16,7 @@ use actix_web::{
 };
 use actix_ws::{AggregatedMessage, Message, MessageStream, Session};
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
-use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use gobroke_bench::{ACK, ANY, Mode, nodelay, ready, room, tls::Identity};
 
 struct Server {
     mode: Mode,
@@ -38,7 +38,7 @@ async fn main() -> std::io::Result<()> {
             .app_data(server.clone())
             .default_service(web::get().to(upgrade))
     });
-    let http = http.tcp_nodelay(true);
+    let http = http.tcp_nodelay(nodelay());
     let http = match Identity::from_env() {
         None => http.bind(ANY)?,
         Some(identity) => {

@@ -1,4 +1,6 @@
-//! fastwebsockets, with its upgrade for hyper and its split halves: a channel for each client.
+//! fastwebsockets, as its example of an echo does it: its upgrade for hyper, one thread, and tasks that tokio's budget does
+//! not hold back. For the rest a channel for each client, and its split halves. With `threads` as its second argument, as
+//! its example for axum does it, as many threads as there are cores.
 
 use std::{
     collections::HashMap,
@@ -14,14 +16,16 @@ use bytes::Bytes;
 use fastwebsockets::{
     FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, upgrade,
 };
-use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use gobroke_bench::{ACK, ANY, Mode, nodelay, ready, room, tls::Identity};
 use http_body_util::Empty;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    runtime,
     sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::unconstrained,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -34,8 +38,16 @@ struct Server {
     peers: Mutex<HashMap<usize, Peers>>,
 }
 
-#[tokio::main]
-async fn main() -> io::Result<()> {
+fn main() -> io::Result<()> {
+    let threads = std::env::args().nth(2).as_deref() == Some("threads");
+    let mut runtime = match threads {
+        true => runtime::Builder::new_multi_thread(),
+        false => runtime::Builder::new_current_thread(),
+    };
+    runtime.enable_io().build()?.block_on(listen())
+}
+
+async fn listen() -> io::Result<()> {
     let server = Arc::new(Server {
         mode: Mode::from_args(),
         next: AtomicUsize::new(0),
@@ -48,7 +60,7 @@ async fn main() -> io::Result<()> {
     ready(listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+        stream.set_nodelay(nodelay())?;
         let server = server.clone();
         match acceptor.clone() {
             None => drop(tokio::spawn(connection(server, stream))),
@@ -82,8 +94,8 @@ async fn answer(
     };
     tokio::spawn(async move {
         let _ = match server.mode {
-            Mode::Echo => echo(upgrade).await,
-            _ => serve(upgrade, server, room).await,
+            Mode::Echo => unconstrained(echo(upgrade)).await,
+            _ => unconstrained(serve(upgrade, server, room)).await,
         };
     });
     Ok(response)
@@ -113,7 +125,7 @@ async fn serve(
     let (sender, mut receiver) = unbounded_channel::<Bytes>();
     let peers = || server.peers.lock().unwrap_or_else(PoisonError::into_inner);
     peers().entry(room).or_default().insert(me, sender.clone());
-    let sending = tokio::spawn(async move {
+    let sending = tokio::spawn(unconstrained(async move {
         while let Some(bytes) = receiver.recv().await {
             if outgoing
                 .write_frame(Frame::binary(Payload::Borrowed(&bytes)))
@@ -123,7 +135,7 @@ async fn serve(
                 return;
             }
         }
-    });
+    }));
     let with_sender = server.mode.includes_sender();
     loop {
         let read = incoming

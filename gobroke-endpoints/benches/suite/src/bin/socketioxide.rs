@@ -1,6 +1,6 @@
 //! socketioxide on axum, with its rooms and broadcasts.
 
-use gobroke_bench::{ACK, ANY, Mode, ready};
+use gobroke_bench::{ACK, ANY, Mode, nodelay, ready};
 use socketioxide::{
     SocketIo,
     extract::{Data, SocketRef, State},
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ready(listener.local_addr()?);
     axum::serve(
         axum::serve::ListenerExt::tap_io(listener, |stream| {
-            let _ = stream.set_nodelay(true);
+            let _ = stream.set_nodelay(nodelay());
         }),
         app,
     )

@@ -11,7 +11,7 @@ use std::{
 
 use futures_channel::mpsc::{UnboundedSender, unbounded};
 use futures_util::{StreamExt, TryStreamExt, future};
-use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use gobroke_bench::{ACK, ANY, Mode, nodelay, ready, room, tls::Identity};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -46,7 +46,7 @@ async fn main() -> io::Result<()> {
     ready(listener.local_addr()?);
     loop {
         let (stream, address) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+        stream.set_nodelay(nodelay())?;
         let server = server.clone();
         match acceptor.clone() {
             None => drop(tokio::spawn(serve(server, stream, address))),
