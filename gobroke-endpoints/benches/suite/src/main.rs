@@ -140,7 +140,7 @@ fn run(options: &Options) -> std::io::Result<()> {
         None => eprintln!(),
     }
     let began = Instant::now();
-    let mut report = Report::default();
+    let mut report = Report::new(plan.rounds, plan.times.measured.as_secs_f64());
     for (index, step) in plan.steps.iter().enumerate() {
         let (number, name) = (index + 1, &step.scenario.name);
         let elapsed = clock(began.elapsed());
@@ -161,7 +161,11 @@ fn run(options: &Options) -> std::io::Result<()> {
         "written after {elapsed}: {}",
         options.out.join(report::PAGE).display()
     );
-    Ok(())
+    let faults = report.faults();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(std::io::Error::other(faults.join("\n  "))),
+    }
 }
 
 /// Minutes and seconds.

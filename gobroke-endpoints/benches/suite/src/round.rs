@@ -77,6 +77,9 @@ pub struct Figures {
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
     pub per_connection: Option<f64>,
+    /// Where connections are idle: what each of the second thousand and of the last thousand cost to connect, in
+    /// microseconds of the server's processor time.
+    pub connecting: Option<[f64; 2]>,
     /// Where a room is busy beside what is measured: how long its messages took to reach its last member, in
     /// milliseconds.
     pub pass: Option<f64>,
@@ -104,6 +107,12 @@ impl fmt::Display for Figures {
         }
         if let Some(memory) = self.per_connection {
             write!(f, "{memory:8.1} KiB a connection ")?;
+        }
+        if let Some([second, last]) = self.connecting {
+            write!(
+                f,
+                "the second thousand {second:.1} µs, the last {last:.1} µs each "
+            )?;
         }
         if let Some(pass) = self.pass {
             write!(f, "beside a pass of {pass:.2} ms ")?;
@@ -191,6 +200,8 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     let mut all = (0..100).map(|_| open()).collect::<io::Result<Vec<_>>>()?;
     settle();
     let before = server.memory();
+    // The processor time of each thousand, beside all that were there before.
+    let mut thousands = Vec::new();
     let mut cpu = server.cpu();
     let give_up = Instant::now() + PATIENCE;
     for index in 0..connections {
@@ -198,17 +209,21 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
             let error = format!("only {index} of {connections} have connected");
             return Err(io::Error::other(error));
         }
-        // What the last thousand cost, beside all the others.
-        if connections - index == 1000 {
-            cpu = server.cpu();
-        }
         all.push(open()?);
+        if (index + 1) % 1000 == 0 {
+            let now = server.cpu();
+            thousands.push((now - cpu).as_secs_f64() * 1e3);
+            cpu = now;
+        }
     }
-    let cpu = server.cpu() - cpu;
     settle();
     let used = server.memory().saturating_sub(before);
     Ok(Figures {
-        cpu: Some(cpu.as_secs_f64() * 1e6 / connections.min(1000) as f64),
+        cpu: thousands.last().copied(),
+        connecting: match thousands[..] {
+            [_, second, .., last] => Some([second, last]),
+            _ => None,
+        },
         per_connection: Some(used as f64 / 1024.0 / connections as f64),
         memory: Some(server.memory() as f64 / f64::from(1 << 20)),
         ..Figures::default()

@@ -109,6 +109,26 @@ const fn echo(connections: usize, window: usize) -> Load {
     }
 }
 
+/// Where there are many, beside where there are few.
+pub const GROWTH: &[(&str, &str)] = &[
+    (
+        "fan-out, 5000 receivers, 1 outstanding",
+        "fan-out, 1000 receivers, 1 outstanding",
+    ),
+    (
+        "fan-out, 5000 receivers, 16 outstanding",
+        "fan-out, 1000 receivers, 16 outstanding",
+    ),
+    (
+        "fan-out, 5000 receivers, 64 outstanding",
+        "fan-out, 1000 receivers, 64 outstanding",
+    ),
+    (
+        "growth: 1000 rooms of 10, 16 outstanding",
+        "growth: 1 rooms of 10000, 16 outstanding",
+    ),
+];
+
 /// All of them, in the order of the report.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
@@ -221,4 +241,17 @@ pub fn all() -> Vec<Scenario> {
         );
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compared_for_growth_is_measured() {
+        let all = all();
+        for name in GROWTH.iter().flat_map(|(many, few)| [many, few]) {
+            assert!(all.iter().any(|scenario| scenario.name == *name), "{name}");
+        }
+    }
 }

@@ -53,13 +53,6 @@ pub enum Role {
     ByHand,
 }
 
-impl Role {
-    /// Whether it is what one would use instead.
-    pub fn is_peer(self) -> bool {
-        matches!(self, Self::Peer | Self::ByHand)
-    }
-}
-
 /// What npm writes when all that the scripts need is installed.
 const INSTALLED: &str = "node_modules/.package-lock.json";
 
