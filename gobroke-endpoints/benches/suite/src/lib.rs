@@ -19,7 +19,7 @@ pub enum Mode {
     Rooms,
     /// The sender gets it back.
     Echo,
-    /// Those in room 0 get what is said there; everyone else gets back what it sends.
+    /// Those in room 0 get what is said there; of the two in room 1 each gets what the other sends, as a direct message.
     Beside,
 }
 

@@ -6,10 +6,12 @@ use std::{
 };
 
 use gobroke_bench::Mode;
+use hdrhistogram::Histogram;
 
 use crate::{
     load::{
         Generator, Load, PATIENCE, Pace, connection::Connection, dialect::Dialect, expect::Account,
+        histogram, spans::Span,
     },
     scenario::Kind,
     server::{Contender, Server},
@@ -80,15 +82,23 @@ pub struct Figures {
     /// Where connections are idle: what each of the second thousand and of the last thousand cost to connect, in
     /// microseconds of the server's processor time.
     pub connecting: Option<[f64; 2]>,
-    /// Where a room is busy beside what is measured: how long its messages took to reach its last member, in
-    /// milliseconds.
-    pub pass: Option<f64>,
+    /// Where a room is busy beside what is measured.
+    pub beside: Option<Beside>,
     /// What went wrong, where it is looked at.
     pub account: Option<Account>,
     /// How many of the slow receivers the server has closed, where there are some.
     pub cut: Option<usize>,
     /// It delivered less than 95 % of what it was sent at a fixed rate.
     pub fell_behind: bool,
+}
+
+/// A busy room, and what was measured beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// How long a message of the room took from its first receiver to its last, in milliseconds: the median.
+    pub pass: f64,
+    /// How many messages were sent while one of the room's was under way: the latencies are theirs.
+    pub counted: usize,
 }
 
 impl fmt::Display for Figures {
@@ -114,8 +124,8 @@ impl fmt::Display for Figures {
                 "the second thousand {second:.1} µs, the last {last:.1} µs each "
             )?;
         }
-        if let Some(pass) = self.pass {
-            write!(f, "beside a pass of {pass:.2} ms ")?;
+        if let Some(Beside { pass, counted }) = self.beside {
+            write!(f, "of {counted} beside a pass of {pass:.2} ms ")?;
         }
         if let Some(cut) = self.cut {
             write!(f, "{cut} slow receivers cut ")?;
@@ -164,7 +174,6 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
     let used = marks[1].0 - marks[0].0;
     let writes = marks[1].1.saturating_sub(marks[0].1);
     let throughput = seen.delivered as f64 / seen.elapsed.as_secs_f64();
-    let milliseconds = |share: f64| seen.latency.value_at_quantile(share) as f64 / 1000.0;
     let fell_behind = match load.pace {
         Pace::Window(_) => false,
         Pace::Rate(rate) => throughput < 0.95 * f64::from(rate) * load.deliveries() as f64,
@@ -172,7 +181,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
     Ok(Figures {
         cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),
         throughput: Some(throughput),
-        latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
+        latency: Some(milliseconds(&seen.latency)),
         together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
         memory: Some(memory as f64 / f64::from(1 << 20)),
         account: Some(seen.account),
@@ -230,34 +239,50 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     })
 }
 
-/// A message every few milliseconds, there and back, while a room beside it is busy. The room's own figures are its
-/// throughput and memory; the latencies are the message's, and `pass` is how long the room took.
+/// A message a millisecond from one client to another, both outside a room that is busy. The room's own figures are its
+/// throughput and how long its messages take; the latencies are those of the messages beside it that were sent while one
+/// of its own was under way.
 fn beside(contender: &Contender, room: Load, times: Times) -> io::Result<Figures> {
     let server = Server::start(contender, room.mode)?;
-    let generator = Generator::connect(room, contender.dialect, server.address)?;
-    let alone = Load {
-        mode: Mode::Echo,
-        connections: 1,
-        pace: Pace::Rate(200),
+    let generator = Generator::connect(room, contender.dialect, server.address)?.keeping_spans();
+    let pair = Load {
+        mode: Mode::Others,
+        connections: 2,
+        room: 2,
+        pace: Pace::Rate(1000),
         ..room
     };
-    let alone = Load { room: 1, ..alone };
-    let outside = Generator::connect_to(alone, contender.dialect, server.address, 1)?;
-    let (room, outside) = std::thread::scope(|scope| {
+    let pair = Generator::connect_to(pair, contender.dialect, server.address, 1)?.keeping_spans();
+    let (room, pair) = std::thread::scope(|scope| {
         let room = scope.spawn(|| generator.run(times.warm_up, times.measured, |_| {}));
-        let outside = outside.run(times.warm_up, times.measured, |_| {});
-        (room.join(), outside)
+        let pair = pair.run(times.warm_up, times.measured, |_| {});
+        (room.join(), pair)
     });
     let room = room.map_err(|_| io::Error::other("the room's load panicked"))??;
-    let outside = outside?;
-    let milliseconds = |share: f64| outside.latency.value_at_quantile(share) as f64 / 1000.0;
+    let pair = pair?;
+    let mut passes: Vec<Duration> = room.spans.iter().map(Span::pass).collect();
+    passes.sort_unstable();
+    let pass = passes.get(passes.len() / 2).copied().unwrap_or_default();
+    let is_beside = |one: &&Span| room.spans.iter().any(|span| span.covers(one.sent));
+    let mut latency = histogram();
+    for one in pair.spans.iter().filter(is_beside) {
+        latency.saturating_record(one.last.duration_since(one.sent).as_micros() as u64);
+    }
     Ok(Figures {
-        latency: Some([0.5, 0.99, 0.999].map(milliseconds)),
+        latency: (!latency.is_empty()).then(|| milliseconds(&latency)),
         throughput: Some(room.delivered as f64 / room.elapsed.as_secs_f64()),
-        pass: Some(room.latency.value_at_quantile(0.99) as f64 / 1000.0),
-        account: Some(room.account + outside.account),
+        beside: Some(Beside {
+            pass: pass.as_secs_f64() * 1e3,
+            counted: latency.len() as usize,
+        }),
+        account: Some(room.account + pair.account),
         ..Figures::default()
     })
+}
+
+/// The median, 99 % and 99.9 %.
+fn milliseconds(latency: &Histogram<u64>) -> [f64; 3] {
+    [0.5, 0.99, 0.999].map(|share| latency.value_at_quantile(share) as f64 / 1000.0)
 }
 
 fn settle() {

@@ -1,7 +1,9 @@
 //! GoBroke: receive middleware, a dispatched logic, the raw codec, defaults.
 
 use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
-use gobroke_core::{Admission, Broke, ClientId, Logic, LogicContext, LogicResult, Message, Target};
+use gobroke_core::{
+    Admission, Broke, Client, ClientId, Logic, LogicContext, LogicResult, Message, Target,
+};
 use gobroke_endpoints::{RawCodec, TcpEndpoint, Tls, WebSocketEndpoint};
 
 #[tokio::main]
@@ -52,7 +54,12 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
     };
     match mode {
         Mode::Beside if !is_in_room(ctx, sender) => {
-            ctx.send_back(message)?;
+            let pair = ctx.group_members("1");
+            let Some(other) = pair.iter().map(Client::id).find(|id| *id != sender) else {
+                return Ok(());
+            };
+            message.targets_mut().clear();
+            ctx.send(message.to_client(other))?;
         }
         Mode::Beside => {
             message.targets_mut().clear();

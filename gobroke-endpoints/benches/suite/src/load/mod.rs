@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod dialect;
 pub mod expect;
+pub mod spans;
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use self::{
     connection::Connection,
     dialect::Dialect,
     expect::{Account, Expect},
+    spans::{Span, Spans},
 };
 
 /// What is put on a server.
@@ -77,6 +79,8 @@ pub struct Seen {
     pub account: Account,
     /// How many of the slow connections the server has closed.
     pub cut: usize,
+    /// When the messages of the measurement were sent and came, where that is kept.
+    pub spans: Vec<Span>,
 }
 
 /// A message's beginning: who sent it, its number from 1 on (0: a probe), and when, in hexadecimal digits.
@@ -135,6 +139,7 @@ pub struct Generator {
     began: Instant,
     latency: Histogram<u64>,
     measuring: bool,
+    spans: Option<Spans>,
     /// As long as the longest.
     payload: Vec<u8>,
     buffer: Vec<u8>,
@@ -185,6 +190,7 @@ impl Generator {
             began: Instant::now(),
             latency: histogram(),
             measuring: false,
+            spans: None,
             payload: vec![b'x'; load.payload.max(load.big.unwrap_or(0))],
             buffer: vec![0; 1 << 20],
             first_slow: load.connections,
@@ -192,6 +198,12 @@ impl Generator {
         };
         generator.probe(give_up)?;
         Ok(generator)
+    }
+
+    /// Keeps when each message was sent and came.
+    pub fn keeping_spans(mut self) -> Self {
+        self.spans = Some(Spans::default());
+        self
     }
 
     fn senders(&self) -> impl Iterator<Item = usize> + use<> {
@@ -315,6 +327,9 @@ impl Generator {
             cut: self.cut(),
             account: self.expect.account(),
             latency: self.latency,
+            spans: self
+                .spans
+                .map_or_else(Vec::new, |spans| spans.between(from, until)),
         })
     }
 
@@ -367,6 +382,7 @@ impl Generator {
             connections,
             expect,
             latency,
+            spans,
             buffer,
             is_probed,
             probed,
@@ -401,6 +417,9 @@ impl Generator {
                     if counts && self.measuring {
                         latency.saturating_record(nanos.saturating_sub(header.nanos) / 1000);
                     }
+                    if let Some(spans) = spans.as_mut().filter(|_| counts) {
+                        spans.delivered(header, self.began, nanos);
+                    }
                 },
                 self.began,
             )?;
@@ -409,7 +428,8 @@ impl Generator {
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// Of microseconds.
+pub fn histogram() -> Histogram<u64> {
     // Three significant digits, from a microsecond to a minute.
     Histogram::new_with_bounds(1, 60_000_000, 3)
         .unwrap_or_else(|_| unreachable!("the bounds are sound"))

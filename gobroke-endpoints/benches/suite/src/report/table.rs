@@ -56,7 +56,14 @@ fn columns(entries: &[Entry]) -> Vec<(&'static str, Cell<'_>)> {
         ("p50, ms", figure(2, |figures| Some(figures.latency?[0]))),
         ("p99, ms", figure(2, |figures| Some(figures.latency?[1]))),
         ("p99.9, ms", figure(2, |figures| Some(figures.latency?[2]))),
-        ("beside a pass of, ms", figure(2, |figures| figures.pass)),
+        (
+            "beside a pass of, ms",
+            figure(2, |figures| Some(figures.beside?.pass)),
+        ),
+        (
+            "messages counted beside it",
+            figure(0, |figures| Some(figures.beside?.counted as f64)),
+        ),
         ("messages a write", figure(1, |figures| figures.together)),
         ("memory, MiB", figure(0, |figures| figures.memory)),
         (
