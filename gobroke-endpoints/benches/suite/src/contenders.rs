@@ -72,6 +72,7 @@ const SOCKETIOXIDE: Contender = speaking(
     own("socketioxide", "socketioxide", "", Role::Peer),
 );
 
+/// GoBroke, the floors, and what one would use instead.
 const CONTENDERS: &[Contender] = &[
     GOBROKE,
     own("floor: a write each", "floor", "each", Role::Floor),
@@ -118,6 +119,9 @@ const TCP_CONTENDERS: &[Contender] = &[
     },
 ];
 
+/// That of the scenarios over TCP with TLS.
+const SECURE_TCP_CONTENDERS: &[Contender] = &[speaking(Dialect::SecureTcp, GOBROKE_TCP)];
+
 /// Those of the scenarios over TLS.
 const TLS_CONTENDERS: &[Contender] = &[
     over_tls(GOBROKE),
@@ -149,10 +153,12 @@ impl Contender {
 pub fn of(kind: &Kind) -> impl Iterator<Item = &'static Contender> {
     let contenders = match kind {
         Kind::Tcp(_) => TCP_CONTENDERS,
+        Kind::SecureTcp(_) => SECURE_TCP_CONTENDERS,
         Kind::Tls(_) => TLS_CONTENDERS,
         Kind::Workers(_) => WORKER_CONTENDERS,
         // Its target is the room's own pass.
         Kind::Beside(_) => &CONTENDERS[..1],
+        Kind::Mix(_) => &CONTENDERS[..4],
         Kind::Load(_) | Kind::Idle(_) | Kind::Churn => CONTENDERS,
     };
     // Where nothing is forwarded, and no list cloned, those by hand would be the ones beside them once more.

@@ -21,6 +21,55 @@ pub enum Mode {
     Echo,
     /// Those in room 0 get what is said there; of the two in room 1 each gets what the other sends, as a direct message.
     Beside,
+    /// Everyone, a group, or one client gets it, by its number: see [`Whom`].
+    Mix,
+}
+
+/// How many clients there are in [`Mode::Mix`], each with its index as its path, and in how many groups.
+pub const MIXED: usize = 100;
+pub const GROUPS: usize = 10;
+
+/// Whom a message is for in [`Mode::Mix`]: its sender's messages go to all, to its group and to one client in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    All,
+    Group(usize),
+    One(usize),
+}
+
+impl Whom {
+    /// By the index of the sender, and the number of the message there. The one is another one each time.
+    pub fn of(sender: usize, number: u32) -> Self {
+        match number % 3 {
+            0 => Self::All,
+            1 => Self::Group(sender % GROUPS),
+            _ => Self::One((sender + number as usize / 3) % MIXED),
+        }
+    }
+
+    /// The same for a message as it comes, which begins with both in eight hexadecimal digits each.
+    pub fn of_payload(payload: &[u8]) -> Option<Self> {
+        let digits =
+            |range| u32::from_str_radix(str::from_utf8(payload.get(range)?).ok()?, 16).ok();
+        Some(Self::of(digits(0..8)? as usize, digits(8..16)?))
+    }
+
+    pub fn has(self, receiver: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Group(group) => receiver % GROUPS == group,
+            Self::One(one) => receiver == one,
+        }
+    }
+
+    /// How many they are.
+    pub fn count(self) -> usize {
+        match self {
+            Self::All => MIXED,
+            Self::Group(_) => MIXED / GROUPS,
+            Self::One(_) => 1,
+        }
+    }
 }
 
 /// How many bytes of a message its acknowledgement repeats: who sent it, which it was, and when.
@@ -31,7 +80,7 @@ impl Mode {
     pub fn from_args() -> Self {
         let mode = std::env::args().nth(1).unwrap_or_default();
         Self::parse(&mode).unwrap_or_else(|| {
-            eprintln!("usage: PROGRAM all|all-ack|others|others-ack|rooms|echo|beside");
+            eprintln!("usage: PROGRAM all|all-ack|others|others-ack|rooms|echo|beside|mix");
             std::process::exit(2)
         })
     }
@@ -45,6 +94,7 @@ impl Mode {
             Self::Rooms,
             Self::Echo,
             Self::Beside,
+            Self::Mix,
         ]
         .into_iter()
         .find(|mode| mode.name() == name)
@@ -59,6 +109,7 @@ impl Mode {
             Self::Rooms => "rooms",
             Self::Echo => "echo",
             Self::Beside => "beside",
+            Self::Mix => "mix",
         }
     }
 

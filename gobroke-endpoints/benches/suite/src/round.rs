@@ -154,9 +154,12 @@ impl fmt::Display for Figures {
 
 pub fn measure(contender: &Contender, kind: &Kind, times: Times) -> io::Result<Figures> {
     match *kind {
-        Kind::Load(load) | Kind::Tcp(load) | Kind::Tls(load) | Kind::Workers(load) => {
-            under_load(contender, load, times)
-        }
+        Kind::Load(load)
+        | Kind::Tcp(load)
+        | Kind::SecureTcp(load)
+        | Kind::Tls(load)
+        | Kind::Mix(load)
+        | Kind::Workers(load) => under_load(contender, load, times),
         Kind::Idle(connections) => idle(contender, connections),
         Kind::Beside(room) => beside(contender, room, times),
         Kind::Churn => churn(contender, times),

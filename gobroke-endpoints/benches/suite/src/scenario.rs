@@ -1,6 +1,6 @@
 //! What is measured.
 
-use gobroke_bench::Mode;
+use gobroke_bench::{MIXED, Mode};
 
 use crate::load::{Load, Pace};
 
@@ -22,8 +22,12 @@ pub enum Kind {
     Beside(Load),
     /// TCP, to be compared with nats-server.
     Tcp(Load),
+    /// TCP over TLS, which nobody else speaks.
+    SecureTcp(Load),
     /// WebSocket over TLS.
     Tls(Load),
+    /// Messages to all, to a group and to one, of GoBroke and the floors.
+    Mix(Load),
     /// GoBroke with more and fewer worker threads.
     Workers(Load),
 }
@@ -32,9 +36,12 @@ impl Kind {
     /// What is put on the server, where that is all there is to it.
     pub fn load(&self) -> Option<&Load> {
         match self {
-            Self::Load(load) | Self::Tcp(load) | Self::Tls(load) | Self::Workers(load) => {
-                Some(load)
-            }
+            Self::Load(load)
+            | Self::Tcp(load)
+            | Self::SecureTcp(load)
+            | Self::Tls(load)
+            | Self::Mix(load)
+            | Self::Workers(load) => Some(load),
             Self::Idle(_) | Self::Churn | Self::Beside(_) => None,
         }
     }
@@ -182,8 +189,26 @@ pub fn all() -> Vec<Scenario> {
         ..busy(Mode::All, 1000)
     };
     add(false, "busy room, 1000 messages/s, 1 KiB", Kind::Load(load));
+    for (payload, size) in [(64, "64 B"), (16 << 10, "16 KiB")] {
+        let load = Load {
+            payload,
+            ..busy(Mode::All, 50)
+        };
+        let name = format!("busy room, 50 messages/s, {size}");
+        add(false, &name, Kind::Load(load));
+    }
     let name = "100 rooms of 10, 16 outstanding";
     add(true, name, Kind::Load(rooms(100, 10)));
+    let mix = Load {
+        mode: Mode::Mix,
+        connections: MIXED,
+        room: MIXED,
+        senders: 10,
+        pace: Pace::Window(16),
+        ..LOAD
+    };
+    let name = "to all, to a group and to one in turn, 10 senders among 100, 16 outstanding";
+    add(true, name, Kind::Mix(mix));
     for (count, size) in [(1000, 10), (1, 10_000)] {
         let name = format!("growth: {count} rooms of {size}, 16 outstanding");
         add(false, &name, Kind::Load(rooms(count, size)));
@@ -204,12 +229,14 @@ pub fn all() -> Vec<Scenario> {
             add(connections == 100, &name, Kind::Load(load));
         }
     }
-    let load = Load {
-        payload: 1024,
-        ..echo(100, 16)
-    };
-    let name = "echo, 100 connections, 16 outstanding, 1 KiB";
-    add(false, name, Kind::Load(load));
+    for (payload, size) in [(64, "64 B"), (1024, "1 KiB"), (16 << 10, "16 KiB")] {
+        let load = Load {
+            payload,
+            ..echo(100, 16)
+        };
+        let name = format!("echo, 100 connections, 16 outstanding, {size}");
+        add(false, &name, Kind::Load(load));
+    }
     for connections in [1_000, 10_000] {
         let name = format!("idle, {connections} connections");
         add(connections == 1_000, &name, Kind::Idle(connections));
@@ -226,6 +253,10 @@ pub fn all() -> Vec<Scenario> {
     }
     let name = "TCP fan-out, 100 receivers, 16 outstanding";
     add(true, name, Kind::Tcp(fan_out(100, 16)));
+    let name = "TCP over TLS: fan-out, 100 receivers, 16 outstanding";
+    add(false, name, Kind::SecureTcp(fan_out(100, 16)));
+    let name = "TCP over TLS: echo, 100 connections, 16 outstanding";
+    add(false, name, Kind::SecureTcp(echo(100, 16)));
     for (name, load) in [
         ("fan-out, 1000 receivers, 16 outstanding", fan_out(1000, 16)),
         (

@@ -94,7 +94,7 @@ impl Server {
                 let program = std::env::current_exe()?.with_file_name(name);
                 let mut command = Command::new(program);
                 command.args([mode.name(), argument]);
-                if contender.dialect == Dialect::SecureWebSocket {
+                if contender.dialect.is_secure() {
                     command.envs(identity()?.to_env());
                 }
                 command.envs(contender.setting);

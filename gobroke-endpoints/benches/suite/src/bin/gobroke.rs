@@ -1,6 +1,6 @@
 //! GoBroke: receive middleware, a dispatched logic, the raw codec, defaults.
 
-use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use gobroke_bench::{ACK, ANY, GROUPS, Mode, Whom, ready, room, tls::Identity};
 use gobroke_core::{
     Admission, Broke, Client, ClientId, Logic, LogicContext, LogicResult, Message, Target,
 };
@@ -23,20 +23,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The files are read at the start.
     let files = tempfile::tempdir()?;
     let broke = match (tcp, Identity::from_env()) {
-        (true, _) => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec())),
+        (true, None) => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec())),
         (false, None) => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec())),
-        (false, Some(identity)) => {
+        (_, Some(identity)) => {
             let (certificate, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
             std::fs::write(&certificate, identity.certificate)?;
             std::fs::write(&key, identity.key)?;
             let tls = Tls::files(certificate, key);
-            broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec()).tls(tls))
+            match tcp {
+                true => broke.endpoint(TcpEndpoint::bind(ANY).codec(codec()).tls(tls)),
+                false => broke.endpoint(WebSocketEndpoint::bind(ANY).codec(codec()).tls(tls)),
+            }
         }
     };
     let broke = match mode {
         Mode::Rooms | Mode::Beside => broke.on_connect(async |request| {
             let room = room(request.path.as_deref().unwrap_or_default());
             Ok(Admission::anonymous().in_group(room.to_string()))
+        }),
+        Mode::Mix => broke.on_connect(async |request| {
+            let index = room(request.path.as_deref().unwrap_or_default());
+            Ok(Admission::identified(client(index)).in_group((index % GROUPS).to_string()))
         }),
         _ => broke,
     };
@@ -68,6 +75,15 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
         Mode::Echo => {
             ctx.send_back(message)?;
         }
+        Mode::Mix => {
+            message.targets_mut().clear();
+            let message = match Whom::of_payload(message.payload()) {
+                Some(Whom::Group(group)) => message.to_group(group.to_string()),
+                Some(Whom::One(index)) => message.to_client(client(index)),
+                Some(Whom::All) | None => message.to_all(),
+            };
+            ctx.send(message)?;
+        }
         Mode::All | Mode::AllAck | Mode::Others | Mode::OthersAck => {
             let beginning = ..ACK.min(message.payload().len());
             let acknowledgement = mode
@@ -91,6 +107,12 @@ fn handle(mode: Mode, mut message: Message, ctx: &LogicContext) -> LogicResult {
         }
     }
     Ok(())
+}
+
+/// Who connects as the one of this index.
+fn client(index: usize) -> ClientId {
+    // None is nil, which names nobody.
+    uuid::Uuid::from_u128(1 + index as u128).into()
 }
 
 fn is_in_room(ctx: &LogicContext, sender: ClientId) -> bool {

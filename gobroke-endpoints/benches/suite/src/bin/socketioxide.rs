@@ -59,7 +59,9 @@ async fn on_message(
         Mode::Echo => return drop(socket.emit("message", &text)),
         Mode::All | Mode::AllAck => io.emit("message", &text).await,
         Mode::Others | Mode::OthersAck => socket.broadcast().emit("message", &text).await,
-        Mode::Rooms | Mode::Beside => io.to(socket.rooms()).emit("message", &text).await,
+        Mode::Rooms | Mode::Beside | Mode::Mix => {
+            io.to(socket.rooms()).emit("message", &text).await
+        }
     };
     if mode.acknowledges() {
         let _ = socket.emit("message", &text[..ACK.min(text.len())]);

@@ -33,9 +33,9 @@ impl Connection {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut tls = match dialect {
-            Dialect::SecureWebSocket => Some(Box::new(client()?)),
-            _ => None,
+        let mut tls = match dialect.is_secure() {
+            true => Some(Box::new(client()?)),
+            false => None,
         };
         let begun = match &mut tls {
             None => dialect.shake_hands(&mut stream, room, mode)?,

@@ -16,6 +16,8 @@ pub enum Dialect {
     SocketIo,
     /// Four bytes of length and the payload.
     Tcp,
+    /// The same over TLS.
+    SecureTcp,
     Nats,
 }
 
@@ -27,6 +29,11 @@ const EVENT: &[u8] = b"42[\"message\",\"";
 const EVENT_END: &[u8] = b"\"]";
 
 impl Dialect {
+    /// Whether it is spoken over TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::SecureWebSocket | Self::SecureTcp)
+    }
+
     /// Says who it is, and gives back what came behind the answer.
     pub fn shake_hands(
         self,
@@ -46,7 +53,7 @@ impl Dialect {
                 expect_frame(stream, &mut begun, b"40")?;
                 Ok(begun)
             }
-            Self::Tcp => Ok(Vec::new()),
+            Self::Tcp | Self::SecureTcp => Ok(Vec::new()),
             Self::Nats => {
                 let echo = mode.includes_sender();
                 // The server is pedantic unless it is told not to be; its clients tell it.
@@ -71,7 +78,7 @@ impl Dialect {
                 let event = [EVENT, payload, EVENT_END].concat();
                 write_frame(1, &event, out);
             }
-            Self::Tcp => {
+            Self::Tcp | Self::SecureTcp => {
                 out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
                 out.extend_from_slice(payload);
             }
@@ -97,7 +104,7 @@ impl Dialect {
                     false => Some((0..0, end)),
                 }
             }
-            Self::Tcp => {
+            Self::Tcp | Self::SecureTcp => {
                 let length: [u8; 4] = input.get(..4)?.try_into().ok()?;
                 let end = 4 + u32::from_be_bytes(length) as usize;
                 (input.len() >= end).then_some((4..end, end))

@@ -82,9 +82,9 @@ impl Expect {
 
     /// Draws the next number of a sender.
     pub fn send(&mut self, sender: usize) -> u32 {
-        let deliveries = self.load.deliveries();
-        self.expected += deliveries as u64;
         self.sent[sender] += 1;
+        let deliveries = self.load.deliveries_of(sender, self.sent[sender]);
+        self.expected += deliveries as u64;
         if let Some(under_way) = self.under_way.get_mut(sender) {
             under_way.push_back((self.sent[sender], deliveries as u32));
         }
@@ -97,11 +97,14 @@ impl Expect {
             self.account.stray += 1;
             return false;
         };
+        let (load, sender) = (self.load, header.sender as usize);
         let next = &mut self.next[place];
         if header.number == *next {
             *next += 1;
         } else if header.number > *next {
-            let overtaken = *next..header.number;
+            let is_acknowledged = place >= load.connections * load.senders;
+            let overtaken = (*next..header.number)
+                .filter(|&number| is_acknowledged || load.is_for(receiver, sender, number));
             self.missing.extend(overtaken.map(|number| (place, number)));
             *next = header.number + 1;
         } else if self.missing.remove(&(place, header.number)) {
@@ -131,7 +134,7 @@ impl Expect {
             return None;
         }
         if length == self.load.payload_of(header.number) {
-            let is_for = sender != receiver || mode.includes_sender();
+            let is_for = self.load.is_for(receiver, sender, header.number);
             return is_for.then_some(receiver * senders + within);
         }
         let is_answer = length == ACK && sender == receiver && mode.acknowledges();
@@ -173,7 +176,7 @@ impl Expect {
 
 #[cfg(test)]
 mod tests {
-    use gobroke_bench::Mode;
+    use gobroke_bench::{GROUPS, MIXED, Mode, Whom};
 
     use super::*;
 
@@ -364,5 +367,55 @@ mod tests {
         expect.gets_bytes(0, ACK, &[1]);
         assert_eq!(expect.account().stray, 3);
         assert_eq!(expect.delivered, 0);
+    }
+
+    #[test]
+    fn of_a_mix_each_gets_once_and_in_order_what_is_for_it() {
+        let mix = Load {
+            mode: Mode::Mix,
+            connections: MIXED,
+            room: MIXED,
+            ..expect(Mode::All).load
+        };
+        let owed = |receiver| (1..=9).filter(move |&number| Whom::of(0, number).has(receiver));
+        let get = |turned: bool| {
+            let mut expect = Expect::new(&mix).after(9);
+            for receiver in 0..MIXED {
+                let mut numbers: Vec<u32> = owed(receiver).collect();
+                if turned && receiver == GROUPS {
+                    numbers.reverse();
+                }
+                expect.gets(receiver, &numbers);
+            }
+            expect
+        };
+        let expect = get(false);
+        assert!(expect.is_complete());
+        assert_eq!(expect.delivered, 3 * (MIXED + MIXED / GROUPS + 1) as u64);
+        assert_eq!(expect.account(), Account::default());
+        // It got six, of all and of its group.
+        let expect = get(true);
+        assert!(expect.is_complete());
+        assert_eq!(expect.account().disordered, 5);
+    }
+
+    #[test]
+    fn of_a_mix_what_is_for_others_is_stray() {
+        let mut expect = Expect::new(&Load {
+            mode: Mode::Mix,
+            connections: MIXED,
+            room: MIXED,
+            ..expect(Mode::All).load
+        })
+        .after(2);
+        assert_eq!(
+            [1, 2].map(|number| Whom::of(0, number)),
+            [Whom::Group(0), Whom::One(0)]
+        );
+        expect.gets(1, &[1, 2]);
+        expect.gets(0, &[2]);
+        assert_eq!(expect.account().stray, 2);
+        expect.gets(0, &[1]);
+        assert_eq!(expect.account().disordered, 1);
     }
 }

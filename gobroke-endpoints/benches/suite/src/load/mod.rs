@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gobroke_bench::Mode;
+use gobroke_bench::{Mode, Whom};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
@@ -41,10 +41,34 @@ pub struct Load {
 }
 
 impl Load {
-    /// How many deliveries a message makes, its acknowledgement among them.
+    /// How many deliveries each message makes, its acknowledgement among them; where that differs, one to all.
     pub fn deliveries(&self) -> usize {
         let left_out = usize::from(!self.mode.includes_sender());
         self.room - self.slow - left_out + usize::from(self.mode.acknowledges())
+    }
+
+    /// How many that message of a sender makes that has this number.
+    pub fn deliveries_of(&self, sender: usize, number: u32) -> usize {
+        match self.mode {
+            Mode::Mix => Whom::of(sender, number).count(),
+            _ => self.deliveries(),
+        }
+    }
+
+    /// Whether that message is for a receiver in the sender's room.
+    pub fn is_for(&self, receiver: usize, sender: usize, number: u32) -> bool {
+        match self.mode {
+            Mode::Mix => Whom::of(sender, number).has(receiver),
+            mode => sender != receiver || mode.includes_sender(),
+        }
+    }
+
+    /// What a connection asks for: the room that it is in, or its own index.
+    fn path(&self, index: usize) -> usize {
+        match self.mode {
+            Mode::Mix => index,
+            _ => index / self.room,
+        }
     }
 
     /// Bytes of the message that has this number at its sender.
@@ -172,7 +196,7 @@ impl Generator {
                 return Err(io::Error::other(error));
             }
             let mut connection =
-                Connection::open(dialect, address, first + index / load.room, load.mode)?;
+                Connection::open(dialect, address, first + load.path(index), load.mode)?;
             poll.registry().register(
                 connection.stream_mut(),
                 Token(index),
@@ -236,7 +260,7 @@ impl Generator {
                 Mode::Echo => (0..self.connections.len())
                     .filter(|&index| !self.is_probed[index])
                     .collect(),
-                Mode::All | Mode::AllAck | Mode::OthersAck => vec![0],
+                Mode::All | Mode::AllAck | Mode::OthersAck | Mode::Mix => vec![0],
             };
             for index in probers {
                 self.send(index, 0, 0)?;

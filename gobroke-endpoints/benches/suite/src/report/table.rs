@@ -39,11 +39,7 @@ fn columns(entries: &[Entry]) -> Vec<(&'static str, Cell<'_>)> {
             figure(1, |figures| Some(figures.connecting?[0])),
         ),
         (
-            "last thousand, µs each",
-            figure(1, |figures| Some(figures.connecting?[1])),
-        ),
-        (
-            "last beside second",
+            "last beside second thousand",
             figure(2, |figures| {
                 let [second, last] = figures.connecting?;
                 Some(last / second)

@@ -21,6 +21,17 @@ pub enum To {
     One(usize),
 }
 
+impl To {
+    fn has(self, member: &Member) -> bool {
+        match self {
+            Self::All => true,
+            Self::Others(index) => index != member.index,
+            Self::Room(room) => room == member.room,
+            Self::One(index) => index == member.index,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub to: To,
@@ -122,13 +133,7 @@ impl Lane {
     /// Writes a frame to each receiver at once.
     pub fn write_now(&self, frame: &[u8], to: To) {
         for member in &locked(&self.pass).members {
-            let gets = match to {
-                To::All => true,
-                To::Others(index) => index != member.index,
-                To::Room(room) => room == member.room,
-                To::One(index) => index == member.index,
-            };
-            if gets {
+            if to.has(member) {
                 member.write(frame);
             }
         }
@@ -361,7 +366,7 @@ impl Pass {
         let mut share = Vec::new();
         let mut start = 0;
         for entry in &self.entries {
-            if entry.to == To::Room(member.room) {
+            if entry.to.has(member) {
                 share.extend_from_slice(&self.bytes[start..entry.end]);
             }
             start = entry.end;

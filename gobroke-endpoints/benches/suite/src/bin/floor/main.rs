@@ -17,7 +17,7 @@ use std::{
     task::{self, Poll},
 };
 
-use gobroke_bench::{ACK, ANY, Mode, ready, room};
+use gobroke_bench::{ACK, ANY, GROUPS, Mode, Whom, ready, room};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
@@ -76,7 +76,11 @@ thread_local! {
 async fn serve(server: Arc<Server>, stream: TcpStream, index: usize) -> io::Result<()> {
     let path = frames::answer(&stream).await?;
     let (incoming, outgoing) = stream.into_split();
-    let member = Arc::new(Member::new(outgoing, index, room(&path)));
+    let room = match server.mode {
+        Mode::Mix => room(&path) % GROUPS,
+        _ => room(&path),
+    };
+    let member = Arc::new(Member::new(outgoing, index, room));
     let lane = &server.lanes[index % server.lanes.len()];
     lane.admit(member.clone());
     let ended = Box::pin(read_on(&server, &member, incoming)).await;
@@ -147,6 +151,11 @@ impl Server {
                 Mode::Others | Mode::OthersAck => To::Others(member.index),
                 Mode::Rooms | Mode::Beside => To::Room(member.room),
                 Mode::Echo => To::One(member.index),
+                Mode::Mix => match Whom::of_payload(payload) {
+                    Some(Whom::Group(group)) => To::Room(group),
+                    Some(Whom::One(index)) => To::One(index),
+                    Some(Whom::All) | None => To::All,
+                },
             };
             self.put(payload, to);
             if self.mode.acknowledges() {
