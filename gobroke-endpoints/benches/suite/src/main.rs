@@ -22,6 +22,7 @@ use crate::{
     plan::{Plan, QUICK_MINUTES, QUICK_ROUNDS, QUICK_SECONDS},
     report::Report,
     round::Times,
+    scenario::Scenario,
     server::Contender,
 };
 
@@ -36,7 +37,8 @@ Usage: suite [--quick] [--only TEXT] [--contenders TEXT] [--rounds N] [--seconds
   --rounds N         how often each is measured, interleaved (default: 5)
   --seconds S        for how long each time (default: 2)
   --within M         ends within so many minutes, and leaves out what is not measured then
-  --profile TEXT     draws a flame graph of gobroke in the first scenario whose name contains it, and measures nothing
+  --profile TEXT     draws a flame graph of gobroke in the scenario of this name, or the first whose name contains it,
+                     and measures nothing; not of idle, churn and beside, which are no load
   --out FOLDER       where the report goes (default: target/bench)";
 
 struct Options {
@@ -175,11 +177,15 @@ fn clock(time: Duration) -> String {
 }
 
 fn profile(name: &str, out: &Path) -> std::io::Result<()> {
-    let all = scenario::all();
-    let Some(scenario) = all.iter().find(|scenario| scenario.name.contains(name)) else {
+    let mut all = scenario::all();
+    all.retain(|scenario| scenario.kind.load().is_some());
+    let is_called = |scenario: &&Scenario| scenario.name == name;
+    let has_in_name = |scenario: &&Scenario| !name.is_empty() && scenario.name.contains(name);
+    let found = all.iter().find(is_called);
+    let Some(scenario) = found.or_else(|| all.iter().find(has_in_name)) else {
         let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
         let error = format!(
-            "no scenario is called {name:?}; there are:\n  {}",
+            "--profile takes the name of a scenario with a load, or a part of one, not {name:?}; there are:\n  {}",
             names.join("\n  ")
         );
         return Err(std::io::Error::other(error));
