@@ -79,7 +79,7 @@ pub struct Figures {
     pub memory: Option<f64>,
     /// Resident memory for each connection, in KiB.
     pub per_connection: Option<f64>,
-    /// Where connections are idle: what each of the second thousand and of the last thousand cost to connect, in
+    /// Where connections are idle: what each of the first thousand and of the last thousand cost to connect, in
     /// microseconds of the server's processor time.
     pub connecting: Option<[f64; 2]>,
     /// Where a room is busy beside what is measured.
@@ -118,10 +118,10 @@ impl fmt::Display for Figures {
         if let Some(memory) = self.per_connection {
             write!(f, "{memory:8.1} KiB a connection ")?;
         }
-        if let Some([second, last]) = self.connecting {
+        if let Some([first, last]) = self.connecting {
             write!(
                 f,
-                "the second thousand {second:.1} µs, the last {last:.1} µs each "
+                "the first thousand {first:.1} µs, the last {last:.1} µs each "
             )?;
         }
         if let Some(Beside { pass, counted }) = self.beside {
@@ -233,7 +233,7 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     Ok(Figures {
         cpu: thousands.last().copied(),
         connecting: match thousands[..] {
-            [_, second, .., last] => Some([second, last]),
+            [first, .., last] => Some([first, last]),
             _ => None,
         },
         per_connection: Some(used as f64 / 1024.0 / connections as f64),

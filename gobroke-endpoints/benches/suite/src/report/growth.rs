@@ -42,7 +42,7 @@ fn deliveries(sections: &[Section], many: &str, few: &str) -> Option<String> {
     ))
 }
 
-/// The last thousand that connect, beside the second thousand of the same run.
+/// The last thousand that connect, beside the first thousand of the same run.
 fn connecting(section: &Section) -> Option<String> {
     let Kind::Idle(connections) = section.kind else {
         return None;
@@ -53,7 +53,7 @@ fn connecting(section: &Section) -> Option<String> {
     };
     let floor = named(&section.entries, LANE_FLOOR).and_then(ratio);
     Some(format!(
-        "| connecting at {connections}, beside the second thousand | {} | {} | – |",
+        "| connecting at {connections}, beside the first thousand | {} | {} | – |",
         section.gobroke().and_then(ratio)?,
         floor.unwrap_or_else(dash)
     ))
@@ -92,15 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_that_connect_are_compared_with_the_second_thousand() {
+    fn the_last_that_connect_are_compared_with_the_first_thousand() {
         let mut idle = entry("gobroke", Role::Gobroke, 9.0, 0);
         idle.rounds[0].connecting = Some([6.0, 9.0]);
         let section = Section {
             kind: Kind::Idle(10_000),
             ..section("idle", vec![idle])
         };
-        let line =
-            "| connecting at 10000, beside the second thousand | 1.50 (6.00, 9.00) | – | – |";
+        let line = "| connecting at 10000, beside the first thousand | 1.50 (6.00, 9.00) | – | – |";
         assert_eq!(connecting(&section).unwrap(), line);
     }
 }
