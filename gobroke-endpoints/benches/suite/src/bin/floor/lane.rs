@@ -252,6 +252,10 @@ impl Pass {
             std::mem::swap(&mut self.shared, &mut self.bytes);
             return;
         }
+        if self.has_rooms() {
+            // Each member's share is put together when it is written.
+            return;
+        }
         let mut named: Vec<usize> = Vec::new();
         let mut start = 0;
         for entry in &self.entries {
@@ -292,13 +296,15 @@ impl Pass {
         }
     }
 
+    fn has_rooms(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| matches!(entry.to, To::Room(_)))
+    }
+
     fn write(&mut self, until: Instant) -> bool {
         let began = Instant::now();
         let mut left = WRITES_PER_LOOK;
-        let rooms = self
-            .entries
-            .iter()
-            .any(|entry| matches!(entry.to, To::Room(_)));
+        let rooms = self.has_rooms();
         // Where each gets its own, only they are visited.
         let visit_all = rooms || !self.shared.is_empty();
         let end = if visit_all {
