@@ -79,6 +79,7 @@ const CONTENDERS: &[Contender] = &[
     own("floor: lanes", "floor", "lanes", Role::Floor),
     own("floor: lanes that rest", "floor", "rest", Role::Floor),
     AXUM,
+    with_nagle("axum, Nagle", AXUM),
     AXUM_FORWARDED,
     TUNGSTENITE,
     with_nagle("tokio-tungstenite, Nagle", TUNGSTENITE),

@@ -26,7 +26,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{self, SplitSink},
 };
-use gobroke_bench::{ACK, ANY, Mode, ready, room, tls::Identity};
+use gobroke_bench::{ACK, ANY, Mode, nodelay, ready, room, tls::Identity};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, UnboundedReceiverStream};
 
@@ -66,7 +66,7 @@ async fn main() -> std::io::Result<()> {
     ready(listener.local_addr()?);
     axum::serve(
         axum::serve::ListenerExt::tap_io(listener, |stream| {
-            let _ = stream.set_nodelay(true);
+            let _ = stream.set_nodelay(nodelay());
         }),
         app,
     )
