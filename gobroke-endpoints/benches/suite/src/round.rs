@@ -174,6 +174,11 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         marks.push((server.cpu(), segments().saturating_sub(written)));
         memory = server.memory();
     })?;
+    // What does nothing uses nothing: it would be the best.
+    if seen.delivered == 0 {
+        let error = format!("nothing came while it was measured ({:?})", seen.account);
+        return Err(io::Error::other(error));
+    }
     let used = marks[1].0 - marks[0].0;
     let writes = marks[1].1.saturating_sub(marks[0].1);
     let throughput = seen.delivered as f64 / seen.elapsed.as_secs_f64();
@@ -182,7 +187,7 @@ fn under_load(contender: &Contender, load: Load, times: Times) -> io::Result<Fig
         Pace::Rate(rate) => throughput < 0.95 * f64::from(rate) * load.deliveries() as f64,
     };
     Ok(Figures {
-        cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered.max(1) as f64),
+        cpu: Some(used.as_secs_f64() * 1e6 / seen.delivered as f64),
         throughput: Some(throughput),
         latency: Some(milliseconds(&seen.latency)),
         together: (writes > 0).then(|| seen.delivered as f64 / writes as f64),
