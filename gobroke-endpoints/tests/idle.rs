@@ -76,7 +76,7 @@ fn an_idle_websocket_over_tls_holds_ten_kilobytes() {
 fn an_idle_tcp_connection_over_tls_holds_ten_kilobytes() {
     Clients::of("an_idle_tcp_connection_over_tls_holds_ten_kilobytes")
         .over_tls()
-        .hold_at_most(10 * KIB + KIB / 2, |authority| {
+        .hold_at_most(10 * KIB, |authority| {
             let endpoint = TcpEndpoint::bind(ANY).codec(raw());
             endpoint.tls(authority.server())
         });
