@@ -446,8 +446,8 @@ impl Outgoing<'_> {
     /// For endpoints that gave a [`Wire`](crate::Wire): finishes what the socket did not take at once, for as long as
     /// the connection lasts. Ends once the client is closed and everything before the close, and the close frame, is
     /// written and the wire is shut down; or the socket is lost. Says why. Cancel-safe.
-    pub async fn drive(&mut self) -> CloseReason {
-        self.client.0.outbox.drive().await
+    pub fn drive(&mut self) -> impl Future<Output = CloseReason> + Send {
+        self.client.0.outbox.drive()
     }
 
     /// For endpoints without a wire: whole frames, ready to be written. Asking for more says that what was given

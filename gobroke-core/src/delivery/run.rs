@@ -36,13 +36,6 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) const fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            marks: Vec::new(),
-        }
-    }
-
     /// Appends a message's frame; false where the encoder panicked, and then nothing is left of it.
     pub(crate) fn encode(&mut self, message: &Message, encoder: &Arc<dyn Encoder>) -> bool {
         let length = self.bytes.len();

@@ -112,7 +112,9 @@ impl Turn {
     /// Ends it, and says what is to be waited for before the next one.
     pub(crate) fn end(mut self) -> Left {
         let mut left = self.conclude();
-        left.pressed.retain(|want| want.is_pressing());
+        if !left.pressed.is_empty() {
+            left.pressed.retain(|want| want.is_pressing());
+        }
         left
     }
 

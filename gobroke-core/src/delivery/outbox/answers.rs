@@ -19,8 +19,6 @@ const SPARE: usize = 64;
 thread_local! {
     /// The last list that was emptied on this thread: an idle client holds none.
     static SPARED: Cell<Option<Box<Answers>>> = const { Cell::new(None) };
-    /// What answers are encoded into.
-    static SCRATCH: Cell<Draft> = const { Cell::new(Draft::new()) };
 }
 
 /// Answers of a turn under way, in order.
@@ -28,6 +26,8 @@ thread_local! {
 pub(super) struct Answers {
     messages: Vec<Message>,
     bytes: usize,
+    /// What they are encoded into.
+    draft: Draft,
 }
 
 impl Answers {
@@ -50,29 +50,24 @@ impl Answers {
         self.messages.len()
     }
 
-    /// Encodes them, and hands them over; not if the encoder panicked.
-    pub(super) fn encoded<T>(
-        &self,
-        encoder: &Arc<dyn Encoder>,
-        take: impl FnOnce(&mut Draft) -> T,
-    ) -> Option<T> {
-        let mut draft = SCRATCH.take();
-        draft.clear();
-        let encoded = self
-            .messages
+    /// Encodes them; none if the encoder panicked.
+    pub(super) fn encode(&mut self, encoder: &Arc<dyn Encoder>) -> Option<&mut Draft> {
+        let Self {
+            messages, draft, ..
+        } = self;
+        let encoded = messages
             .iter()
             .all(|message| draft.encode(message, encoder));
-        let taken = encoded.then(|| take(&mut draft));
-        SCRATCH.set(draft);
-        taken
+        encoded.then_some(draft)
     }
 
     /// Keeps its memory for the next.
     pub(super) fn spare(mut self: Box<Self>) {
         self.messages.clear();
+        self.draft.clear();
         self.bytes = 0;
         if self.messages.capacity() <= SPARE {
-            SPARED.set(Some(self));
+            SPARED.with(|spared| spared.set(Some(self)));
         }
     }
 }

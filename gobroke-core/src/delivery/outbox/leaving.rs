@@ -14,9 +14,9 @@ use crate::{CloseReason, sync::atomic::Ordering::Release};
 
 impl Outbox {
     /// Writes what waits, as the socket takes it; ends with it, with the reason. Cancel-safe.
-    pub(crate) async fn drive(&self) -> CloseReason {
+    pub(crate) fn drive(&self) -> impl Future<Output = CloseReason> + Send {
         let mut asked: Option<Waker> = None;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             // Mostly the task is woken for what is to be read, and is the one that is woken for this, too.
             let is_known = asked.as_ref().is_some_and(|by| by.will_wake(cx.waker()));
             if is_known && self.is_calm() {
@@ -27,7 +27,6 @@ impl Outbox {
             }
             self.poll_drive(cx)
         })
-        .await
     }
 
     fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {

@@ -55,26 +55,29 @@ impl Outbox {
     fn take_answers(
         &self,
         mut state: MutexGuard<'_, State>,
-        answers: Box<Answers>,
+        mut answers: Box<Answers>,
         client: &ClientShared,
         bytes: &[u8],
         marks: &[Mark],
     ) -> Delivered {
-        let delivered = answers.encoded(&client.encoder, |draft| {
-            draft.append(bytes, marks);
+        let delivered = answers.encode(&client.encoder).map(|draft| {
+            if !marks.is_empty() {
+                draft.append(bytes, marks);
+            }
             self.take(&mut state, &draft.bytes, &draft.marks, || {
                 Run::new(draft.copy(), &client.lane.context.memory)
             })
         });
         // What hangs on a message is dropped without the lock.
         drop(state);
-        let failed = Delivered {
+        let failed = || Delivered {
             dropped: (answers.len() + marks.len()) as u32,
             over: Some(Over::Failed),
             ..Delivered::default()
         };
+        let delivered = delivered.unwrap_or_else(failed);
         answers.spare();
-        delivered.unwrap_or(failed)
+        delivered
     }
 
     fn take(
