@@ -219,6 +219,7 @@ impl Router {
     }
 
     /// Runs the middleware at the door, where no step waits. One that panics lets nothing through.
+    #[inline]
     pub(crate) fn filter(&self, message: &mut Message) {
         let filtered = catch_unwind(AssertUnwindSafe(|| self.middleware.receive_now(message)));
         if filtered.is_err() {
@@ -321,16 +322,14 @@ impl Router {
         module: &Arc<Module>,
         by: By<'_>,
     ) -> Result<Receipt, SendError> {
-        if by == By::Door && module.runs_at_door() {
-            if let Err(why) = module.run_at_door(place) {
-                let message = place.take().ok_or(SendError::NoTarget)?;
-                return Err(no_room(why, &module.name, Box::new(message)));
-            }
-        } else {
-            let offered = module.offer(place.take().ok_or(SendError::NoTarget)?);
-            offered.map_err(|(why, message)| no_room(why, &module.name, message))?;
+        let taken = match by == By::Door && module.runs_at_door() {
+            true => module.run_at_door(place),
+            false => module.offer(place),
+        };
+        match taken {
+            Ok(()) => Ok(Receipt::LOGIC),
+            Err(why) => Err(not_taken(why, module, place)),
         }
-        Ok(Receipt::LOGIC)
     }
 
     #[inline]
@@ -395,6 +394,15 @@ fn full(queue: &str, entry: Entry) -> SendError {
         },
         // Only messages are refused.
         _ => SendError::Stopped,
+    }
+}
+
+/// Gives a message back that logic did not take out of its place.
+#[cold]
+fn not_taken(why: NoRoom, module: &Module, place: &mut Option<Message>) -> SendError {
+    match place.take() {
+        Some(message) => no_room(why, &module.name, Box::new(message)),
+        None => SendError::NoTarget,
     }
 }
 

@@ -252,6 +252,7 @@ pub(crate) fn module(router: &Arc<Router>, name: &Name) -> Option<Lent> {
     Some(Lent(Some(module)))
 }
 
+#[inline]
 fn is_called(module: &Module, name: &Name) -> bool {
     module.name == *name && !module.is_closed()
 }

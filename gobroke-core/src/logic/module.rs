@@ -191,14 +191,14 @@ impl Module {
         reserved
     }
 
-    /// Appends a message to the queue that it belongs to, or gives it back.
-    pub(crate) fn offer(&self, message: Message) -> Result<(), (NoRoom, Box<Message>)> {
-        let Some(queue) = self.queue_for(&message) else {
-            return Err((NoRoom::Closed, Box::new(message)));
-        };
-        let offered = queue.offer(message);
+    /// Appends a message to the queue that it belongs to, or leaves it in its place.
+    pub(crate) fn offer(&self, place: &mut Option<Message>) -> Result<(), NoRoom> {
+        let Some(message) = place else { return Ok(()) };
+        let weight = message.weight();
+        let queue = self.queue_for(message).ok_or(NoRoom::Closed)?;
+        let offered = queue.offer(place);
         match &offered {
-            Err((NoRoom::Full, message)) => turn::pressed(&queue.room, message.weight(), true),
+            Err(NoRoom::Full) => turn::pressed(&queue.room, weight, true),
             _ if queue.room.is_pressed() => turn::pressed(&queue.room, 0, true),
             _ => {}
         }

@@ -79,16 +79,17 @@ impl Queue {
         }
     }
 
-    /// Appends a message, or gives it back.
-    pub(super) fn offer(&self, message: Message) -> Result<(), (NoRoom, Box<Message>)> {
+    /// Appends a message, or leaves it in its place.
+    pub(super) fn offer(&self, place: &mut Option<Message>) -> Result<(), NoRoom> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
-            return Err((NoRoom::Closed, Box::new(message)));
+            return Err(NoRoom::Closed);
         }
-        if !self.room.reserve(message.weight()) {
-            return Err((NoRoom::Full, Box::new(message)));
+        let weight = place.as_ref().map_or(0, Message::weight);
+        if !self.room.reserve(weight) {
+            return Err(NoRoom::Full);
         }
-        waiting.items.push_back(Item::Message(message));
+        waiting.items.extend(place.take().map(Item::Message));
         let first = waiting.items.len() == 1;
         drop(waiting);
         if first {
