@@ -42,7 +42,7 @@ pub enum SendError {
     /// The message has no target.
     #[error("the message has no target: add one with to_client, to_group, to_all or to_logic")]
     NoTarget,
-    /// `reply` to a message that no client and no logic module sent.
+    /// `reply` or `send_back`, where no client and no logic module sent the message.
     #[error("the message has no sender to reply to: the program itself sent it")]
     NoSender,
     /// The router is stopping or has stopped.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -158,4 +158,29 @@ async fn it_does_not_run_again_for_a_message_that_had_to_wait_for_room() {
         assert_eq!(client.next_text().await, Some(number.to_string()));
     }
     assert_eq!(runs.load(Relaxed), 50);
+}
+
+/// A mirror that meets what it sends itself.
+#[tokio::test]
+async fn a_step_that_sends_a_message_to_logic_again_is_stopped_after_32_hops() {
+    let refused = Arc::new(OnceLock::new());
+    let broke: Arc<OnceLock<Broke>> = Arc::default();
+    let (mirror, told) = (broke.clone(), refused.clone());
+    let started = Broke::builder()
+        .send_middleware(move |message| {
+            let again = mirror.get().map(|broke| broke.send(message.clone()));
+            if let Some(Err(SendError::TooManyHops { hops })) = again {
+                let _ = told.set(hops);
+            }
+        })
+        .logic(Logic::dispatched("sink", |_, _| Ok(())))
+        .start()
+        .await
+        .expect("it starts");
+    let started = broke.get_or_init(|| started);
+    started
+        .send(Message::new("x").to_logic("sink"))
+        .expect("the first is sent");
+    assert_eq!(refused.get(), Some(&33));
+    started.stop().await;
 }

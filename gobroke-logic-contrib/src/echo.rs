@@ -1,6 +1,6 @@
 //! [`Echo`]: what it receives, it sends back.
 
-use gobroke_core::{Logic, Message, Name};
+use gobroke_core::{Logic, LogicContext, LogicResult, Message, Name};
 
 /// Sends back what it receives, to the client or the logic module that sent it.
 ///
@@ -51,17 +51,13 @@ impl Echo {
 
 impl From<Echo> for Logic {
     fn from(echo: Echo) -> Self {
-        // A clone shares the payload; `reply` replaces its targets.
-        fn answer(
-            message: &Message,
-            ctx: &gobroke_core::LogicContext,
-        ) -> gobroke_core::LogicResult {
-            ctx.reply(message, message.clone())?;
+        fn answer(message: Message, ctx: &LogicContext) -> LogicResult {
+            ctx.send_back(message)?;
             Ok(())
         }
         match echo.kind {
-            Kind::Dispatched => Self::dispatched(echo.name, |message, ctx| answer(&message, ctx)),
-            Kind::Worker => Self::worker(echo.name, |message, ctx| answer(&message, ctx)),
+            Kind::Dispatched => Self::dispatched(echo.name, answer),
+            Kind::Worker => Self::worker(echo.name, answer),
         }
     }
 }

@@ -173,7 +173,7 @@ impl Router {
         if !message.take_came_back() && !self.middleware.send.is_empty() {
             self.filter_send(message)?;
         }
-        // Most of what is sent within a turn.
+        // An answer to the client whose turn it is: most of what a turn sends.
         if let Some(id) = message.targets().one_client()
             && !self.refuses.load(Relaxed)
             && turn::answer(&self.registry, id, place)
@@ -183,9 +183,14 @@ impl Router {
         self.send_on(place, logic)
     }
 
-    /// Runs the middleware of sends.
+    /// Runs the middleware of sends. What that sends of the message itself has come as far as the message will have.
     fn filter_send(&self, message: &mut Message) -> Result<(), SendError> {
+        let passed = message.hops();
+        if message.targets().has_logic() {
+            message.set_hops(next_hop(passed)?);
+        }
         self.middleware.send(message);
+        message.set_hops(passed);
         if message.is_rejected() {
             self.stats.rejected.add(1);
             let reason = message.reject_reason().unwrap_or_default().to_owned();
@@ -203,11 +208,7 @@ impl Router {
         let message = place.as_mut().ok_or(SendError::NoTarget)?;
         let passed = message.hops();
         if message.targets().has_logic() {
-            let hops = passed.max(turn::hops()) + 1;
-            if hops > MAX_HOPS {
-                return Err(SendError::TooManyHops { hops });
-            }
-            message.set_hops(hops);
+            message.set_hops(next_hop(passed)?);
         }
         let mut routed = self.route(place, By::Send(logic));
         if let Err(SendError::Full { message, .. }) = &mut routed {
@@ -394,6 +395,15 @@ fn full(queue: &str, entry: Entry) -> SendError {
         },
         // Only messages are refused.
         _ => SendError::Stopped,
+    }
+}
+
+/// How many modules a message will have passed that is sent to one more.
+fn next_hop(passed: u8) -> Result<u8, SendError> {
+    let hops = passed.max(turn::hops()) + 1;
+    match hops > MAX_HOPS {
+        true => Err(SendError::TooManyHops { hops }),
+        false => Ok(hops),
     }
 }
 

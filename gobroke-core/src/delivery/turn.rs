@@ -135,12 +135,13 @@ impl Turn {
         let Some((fed, known)) = ended else {
             return Left::default();
         };
-        drop(known);
         // After the passes: one that has something for the client writes both at once.
         let own = OWN.with_borrow_mut(Option::take);
         let _answered = own
             .filter(|own| own.answered)
             .map(|own| Answered(own.client));
+        // It may be the last of a module: the program's code, in which nothing of this turn is left.
+        drop(known);
         let Some((lanes, pressed)) = fed else {
             return Left::default();
         };

@@ -223,7 +223,7 @@ impl Logic {
     /// use gobroke_core::Logic;
     /// let logic = Logic::dispatched_async("look_up", async |message, ctx| {
     ///     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    ///     ctx.reply(&message, message.clone())?;
+    ///     ctx.send_back(message)?;
     ///     Ok(())
     /// });
     /// # let _ = logic;

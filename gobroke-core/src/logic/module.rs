@@ -191,7 +191,7 @@ impl Module {
         reserved
     }
 
-    /// Appends a message to the queue that it belongs to, or leaves it in its place.
+    /// Appends the message of a place, which holds one, to the queue that it belongs to, or leaves it there.
     pub(crate) fn offer(&self, place: &mut Option<Message>) -> Result<(), NoRoom> {
         let Some(message) = place else { return Ok(()) };
         let weight = message.weight();

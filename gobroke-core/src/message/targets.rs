@@ -163,7 +163,7 @@ impl Targets {
         }
     }
 
-    /// Takes all targets and exceptions away: what `reply` and `broadcast` begin with.
+    /// Takes all targets and exceptions away: what `broadcast` begins with.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

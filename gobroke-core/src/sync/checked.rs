@@ -104,8 +104,7 @@ macro_rules! local {
                 _p: std::marker::PhantomData,
             });
     };
-    ($(#[$doc:meta])* static $name:ident: RefCell<$type:ty> = $init:expr;) => {
-        $(#[$doc])*
+    (static $name:ident: RefCell<$type:ty> = $init:expr;) => {
         static $name: crate::sync::Local<$type> = crate::sync::Local(shuttle::thread::LocalKey {
             init: || -> RefCell<$type> { $init },
             _p: std::marker::PhantomData,

@@ -62,6 +62,7 @@ pub trait Codec: Debug + Send + Sync + 'static {
 
     /// Which of the two kinds of frames it speaks, where a transport (WebSocket) tells text from binary. With one
     /// set, a client that sends the other is closed with code 1003. Default: both; text is answered with text.
+    /// It is asked for each endpoint or connection, not for each frame, and must not change.
     fn format(&self) -> Option<Format> {
         None
     }

@@ -13,7 +13,7 @@ use crate::{
 /// A turn keeps so many answers; what is more goes through the lane, which has a bound of its own.
 const MOST: usize = 1024;
 
-/// Lists of more answers than this are not kept.
+/// A list that is kept has room for so many.
 const SPARE: usize = 64;
 
 thread_local! {
@@ -66,8 +66,7 @@ impl Answers {
         self.messages.clear();
         self.draft.clear();
         self.bytes = 0;
-        if self.messages.capacity() <= SPARE {
-            SPARED.with(|spared| spared.set(Some(self)));
-        }
+        self.messages.shrink_to(SPARE);
+        SPARED.with(|spared| spared.set(Some(self)));
     }
 }
