@@ -209,8 +209,9 @@ impl MessageDecoder {
         self.hand_on(self.kind.unwrap_or_default(), message, intake)
     }
 
-    /// Hands a message to the codec; says whether it is a control frame of the codec's.
-    #[inline]
+    /// Hands a message to the codec; says whether it is a control frame of the codec's. Always inline: as a call it costs
+    /// each frame of the short way 20 instructions.
+    #[inline(always)]
     fn hand_on(
         &self,
         format: Format,
