@@ -126,7 +126,7 @@ impl Turn {
             (under.depth == 0).then(|| {
                 let is_plain = under.lanes.is_empty() && under.pressed.is_empty();
                 let fed = (!is_plain).then(|| {
-                    let lanes = std::mem::take(&mut under.lanes);
+                    let lanes = Unpassed(std::mem::take(&mut under.lanes));
                     (lanes, std::mem::take(&mut under.pressed))
                 });
                 (fed, std::mem::take(&mut under.known))
@@ -142,15 +142,15 @@ impl Turn {
             .map(|own| Answered(own.client));
         // It may be the last of a module: the program's code, in which nothing of this turn is left.
         drop(known);
-        let Some((lanes, pressed)) = fed else {
+        let Some((unpassed, pressed)) = fed else {
             return Left::default();
         };
-        let left = Left {
+        let fed = unpassed.0.iter().fold(0, |fed, lane| fed | bit(lane));
+        pass(unpassed);
+        Left {
             pressed,
-            lanes: lanes.iter().fold(0, |lanes, lane| lanes | bit(lane)),
-        };
-        pass(Unpassed(lanes));
-        left
+            lanes: fed,
+        }
     }
 }
 
