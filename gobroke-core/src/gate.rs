@@ -319,8 +319,6 @@ impl Gate {
         );
         let tick = || AtomicU32::new(tick);
         let heartbeat = Heartbeat {
-            heard: tick(),
-            spoke: tick(),
             moved: tick(),
             ends: AtomicU32::new(
                 router
@@ -332,24 +330,26 @@ impl Gate {
         let metadata = (!metadata.is_empty()).then(|| Arc::new(metadata));
         let client = Arc::new(ClientShared {
             id: id.unwrap_or_else(ClientId::new),
-            epoch,
-            endpoint: self.0.endpoint.clone(),
-            remote,
-            connected_at: now,
-            last_message: AtomicU64::new(now),
-            heartbeat,
-            lane: router.lanes[(epoch % router.lanes.len() as u64) as usize].clone(),
-            slot: AtomicU32::new(NO_SLOT),
             encoder,
+            lane: router.lanes[(epoch % router.lanes.len() as u64) as usize].clone(),
+            last_message: AtomicU64::new(now),
+            heard: tick(),
+            spoke: tick(),
+            slot: AtomicU32::new(NO_SLOT),
+            closed: AtomicBool::new(false),
+            in_turn: AtomicBool::new(false),
+            told_left: AtomicBool::new(false),
             outbox: Outbox::new(
                 wire,
                 options.outbox_bytes,
                 options.outbox_messages,
                 options.overflow,
             ),
-            closed: AtomicBool::new(false),
-            in_turn: AtomicBool::new(false),
-            told_left: AtomicBool::new(false),
+            heartbeat,
+            endpoint: self.0.endpoint.clone(),
+            epoch,
+            remote,
+            connected_at: now,
             state: Mutex::new(ClientState {
                 metadata,
                 grant: grant.map(Arc::new),

@@ -11,7 +11,7 @@ use crate::{
     client::ClientShared,
     delivery::{
         Frames,
-        turn::{self, Left, Lent, Turn},
+        turn::{self, Left, Lent, Own, Turn},
     },
     error::Closed,
     gate::Slot,
@@ -38,6 +38,8 @@ pub struct Session {
 struct Door {
     /// What the last turn left to be waited for.
     left: Left,
+    /// For its turns; one that panicked took it along.
+    own: Option<Own>,
     /// Logic that wants to see the client join before its first message.
     greeting: Option<Arc<Greeting>>,
 }
@@ -46,8 +48,9 @@ impl Session {
     pub(crate) fn new(client: Arc<ClientShared>, router: Arc<Router>, slot: Slot) -> Self {
         let greeting = router.greet(&client);
         let door = Door {
-            greeting,
             left: Left::any(),
+            own: None,
+            greeting,
         };
         Self {
             client: Client(client),
@@ -212,10 +215,9 @@ impl Incoming<'_> {
     fn came(&self, batch: &Batch) {
         self.heard();
         if !batch.is_empty() {
-            let heartbeat = &self.client.0.heartbeat;
-            let heard = heartbeat.heard.load(Relaxed);
-            heartbeat.spoke.store(heard, Relaxed);
-            self.client.0.last_message.store(batch.began(), Relaxed);
+            let client = &self.client.0;
+            client.spoke.store(client.heard.load(Relaxed), Relaxed);
+            client.last_message.store(batch.began(), Relaxed);
         }
     }
 
@@ -223,7 +225,6 @@ impl Incoming<'_> {
     pub fn heard(&self) {
         self.client
             .0
-            .heartbeat
             .heard
             .store(self.router.clock.last_tick(), Relaxed);
     }
@@ -288,9 +289,11 @@ impl Incoming<'_> {
             // The drain began meanwhile; `ready` keeps what is left.
             return Turned::Wait;
         };
-        let turn = Turn::of(&self.client.0);
+        let own = &mut self.door.own;
+        own.get_or_insert_with(|| Own::new(self.client.0.clone()));
+        let turn = Turn::of(own);
         let turned = self.take(batch);
-        self.door.left = turn.end();
+        self.door.left = turn.end_of(&mut self.door.own);
         turned
     }
 
@@ -472,6 +475,8 @@ impl Outgoing<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
     use crate::{client::ClientShared, delivery::outbox::Outbox};
 
@@ -480,12 +485,20 @@ mod tests {
         // With the task of its connection and the socket's registration: 2 KiB for one that is idle.
         assert!(size_of::<Client>() <= 8, "{}", size_of::<Client>());
         assert!(
-            size_of::<ClientShared>() <= 416,
+            size_of::<ClientShared>() <= 448,
             "{}",
             size_of::<ClientShared>()
         );
-        assert!(size_of::<Outbox>() <= 208, "{}", size_of::<Outbox>());
-        assert!(size_of::<Session>() <= 104, "{}", size_of::<Session>());
+        assert!(size_of::<Outbox>() <= 216, "{}", size_of::<Outbox>());
+        assert!(size_of::<Session>() <= 120, "{}", size_of::<Session>());
         assert!(size_of::<Batch>() <= 40, "{}", size_of::<Batch>());
+    }
+
+    #[test]
+    fn a_read_and_a_delivery_touch_a_line_of_their_own() {
+        const LINE: usize = 64;
+        assert_eq!(align_of::<ClientShared>(), LINE);
+        assert_eq!(offset_of!(ClientShared, outbox), LINE);
+        assert!(Outbox::touched_where_nothing_waits() <= LINE);
     }
 }

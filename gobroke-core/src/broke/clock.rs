@@ -113,7 +113,7 @@ fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
             let moving = left != heartbeat.left.swap(left, Relaxed);
             if moving {
                 // A slow link: its ping, or its pong, is behind what still moves. The write stall watches over it.
-                heartbeat.heard.store(now, Relaxed);
+                client.heard.store(now, Relaxed);
             }
             if moving || moved == 0 {
                 heartbeat.moved.store(now, Relaxed);
@@ -132,9 +132,9 @@ fn look(client: &Arc<ClientShared>, now: u32) -> Option<Due> {
     let interval = options.ping_interval?;
     if heartbeat.at_door.load(Relaxed) {
         // What it sent waits for logic, and its pong may be behind that.
-        heartbeat.heard.store(now, Relaxed);
+        client.heard.store(now, Relaxed);
     }
-    let heard = heartbeat.heard.load(Relaxed);
+    let heard = client.heard.load(Relaxed);
     match heartbeat.pinged.load(Relaxed) {
         pinged if pinged > heard => {
             (now.saturating_sub(pinged) > ticks(options.pong_timeout)).then_some(Due::Silent)

@@ -33,6 +33,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A client in its lane.
 pub(crate) struct Member {
     pub(crate) client: Arc<ClientShared>,
+    /// The client's, which a pass looks at for each of its members.
+    pub(crate) encoder: Arc<dyn Encoder>,
     /// Its groups, each with its place in the group's list.
     groups: SmallVec<[(u32, u32); 2]>,
     /// Its place in the list of everyone; `NONE` once it is closed.
@@ -46,10 +48,6 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn encoder(&self) -> &Arc<dyn Encoder> {
-        &self.client.encoder
-    }
-
     /// Prepares its marks for a pass, unless they are.
     pub(crate) fn enter_pass(&mut self, pass: u64) {
         if self.pass != pass {
@@ -107,6 +105,7 @@ impl Members {
     pub(crate) fn admit(&mut self, client: &Arc<ClientShared>) -> Slot {
         let member = Member {
             client: client.clone(),
+            encoder: client.encoder.clone(),
             groups: SmallVec::new(),
             everyone: self.everyone.len() as u32,
             pass: u64::MAX,

@@ -14,7 +14,7 @@ use self::state::State;
 use super::{
     Overflow,
     run::{Draft, Memory},
-    wire::Wire,
+    wire::{Socket, Wire},
 };
 use crate::{
     CloseReason,
@@ -32,14 +32,15 @@ use crate::{
 /// A pass writes straight through it while it is empty; what the socket does not take stays here as a slice of the
 /// shared run, and the client's own task waits for the socket. Nothing overtakes what waits. What is dropped is whole
 /// messages, never one begun, never a control frame.
+#[repr(C)]
 pub(crate) struct Outbox {
-    state: Mutex<State>,
     /// Nothing waits, it is not closing, and who writes has seen that: what every read looks at. It changes under the
     /// lock, and before anybody is woken for what ends it.
     calm: AtomicBool,
+    overflow: Overflow,
+    state: Mutex<State>,
     max_bytes: usize,
     max_messages: usize,
-    overflow: Overflow,
 }
 
 /// What became of a delivery.
@@ -82,14 +83,14 @@ impl Outbox {
         overflow: Overflow,
     ) -> Self {
         Self {
+            calm: AtomicBool::new(false),
+            overflow,
             state: Mutex::new(State {
-                wire,
+                wire: wire.map(Socket::new),
                 ..State::default()
             }),
-            calm: AtomicBool::new(false),
             max_bytes,
             max_messages,
-            overflow,
         }
     }
 
@@ -125,6 +126,14 @@ impl Outbox {
         self.state.lock().panicked
     }
 
+    /// How many bytes of it, from its first, a delivery touches where nothing waits.
+    #[cfg(test)]
+    pub(crate) fn touched_where_nothing_waits() -> usize {
+        let outbox = Self::new(None, 1, 1, Overflow::Disconnect);
+        let left = &raw const outbox.state.lock().left;
+        left.addr() + size_of::<u64>() - (&raw const outbox).addr()
+    }
+
     fn is_calm(&self) -> bool {
         self.calm.load(Acquire)
     }
@@ -135,6 +144,12 @@ impl Outbox {
 
     fn is_full(&self, state: &State) -> bool {
         state.bytes >= self.max_bytes || state.messages >= self.max_messages
+    }
+
+    /// Nothing waits, and it takes more.
+    fn is_free(&self, state: &State) -> bool {
+        let is_open = state.closing.is_none() && !state.ended;
+        is_open && state.chunks.is_empty() && !self.is_full(state)
     }
 
     fn presses(&self, state: &State) -> bool {

@@ -54,10 +54,38 @@ struct Known {
 /// Queues that are waited for.
 type Pressed = SmallVec<[Want; 1]>;
 
-/// The client whose turn it is, of a door's, and whether its outbox keeps answers until the end.
-struct Own {
+/// The client whose turn it is, of a door's, and whether its outbox keeps answers until the end. The door keeps it from
+/// turn to turn, so that no turn changes the count of who holds the client.
+pub(crate) struct Own {
     client: Arc<ClientShared>,
     answered: bool,
+}
+
+impl Own {
+    pub(crate) fn new(client: Arc<ClientShared>) -> Self {
+        Self {
+            client,
+            answered: false,
+        }
+    }
+
+    /// Writes the answers that were kept.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.answered) {
+            return;
+        }
+        let lane = &self.client.lane;
+        let mut tally = Tally::default();
+        tally.flush(&self.client, &lane.context);
+        lane.count(&tally);
+        lane.context.relieve();
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.settle();
+    }
 }
 
 thread_local! {
@@ -84,15 +112,12 @@ impl Turn {
         Self::counted(|_| {})
     }
 
-    /// Begins the turn of a client's door, which keeps that in mind: most are answered.
-    pub(crate) fn of(client: &Arc<ClientShared>) -> Self {
+    /// Begins the turn of a client's door, which keeps that in mind: most are answered. [`end_of`](Self::end_of) gives
+    /// it back.
+    pub(crate) fn of(own: &mut Option<Own>) -> Self {
         Self::counted(|depth| {
             if depth == 1 {
-                let own = Own {
-                    client: client.clone(),
-                    answered: false,
-                };
-                OWN.with_borrow_mut(|place| *place = Some(own));
+                OWN.with_borrow_mut(|place| *place = own.take());
             }
         })
     }
@@ -110,8 +135,13 @@ impl Turn {
     }
 
     /// Ends it, and says what is to be waited for before the next one.
-    pub(crate) fn end(mut self) -> Left {
-        let mut left = self.conclude();
+    pub(crate) fn end(self) -> Left {
+        self.end_of(&mut None)
+    }
+
+    /// The same for a turn that was begun with [`of`](Self::of).
+    pub(crate) fn end_of(mut self, own: &mut Option<Own>) -> Left {
+        let mut left = self.conclude(own);
         if !left.pressed.is_empty() {
             left.pressed.retain(|want| want.is_pressing());
         }
@@ -119,7 +149,7 @@ impl Turn {
     }
 
     /// Makes the passes that are due; gives what was found pressed, and which lanes were fed.
-    fn conclude(&mut self) -> Left {
+    fn conclude(&mut self, own: &mut Option<Own>) -> Left {
         self.is_over = true;
         let ended = UNDER.with_borrow_mut(|under| {
             under.depth -= 1;
@@ -135,29 +165,26 @@ impl Turn {
         let Some((fed, known)) = ended else {
             return Left::default();
         };
-        // After the passes: one that has something for the client writes both at once.
-        let own = OWN.with_borrow_mut(Option::take);
-        let _answered = own
-            .filter(|own| own.answered)
-            .map(|own| Answered(own.client));
+        // Settled after the passes: one that has something for the client writes both at once.
+        *own = OWN.with_borrow_mut(Option::take);
         // It may be the last of a module: the program's code, in which nothing of this turn is left.
         drop(known);
-        let Some((unpassed, pressed)) = fed else {
-            return Left::default();
-        };
-        let fed = unpassed.0.iter().fold(0, |fed, lane| fed | bit(lane));
-        pass(unpassed);
-        Left {
-            pressed,
-            lanes: fed,
+        let left = fed.map(|(unpassed, pressed)| {
+            let lanes = unpassed.0.iter().fold(0, |fed, lane| fed | bit(lane));
+            pass(unpassed);
+            Left { pressed, lanes }
+        });
+        if let Some(own) = own {
+            own.settle();
         }
+        left.unwrap_or_default()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.is_over {
-            self.conclude();
+            self.conclude(&mut None);
         }
     }
 }
@@ -183,19 +210,6 @@ struct Unpassed(SmallVec<[Arc<Lane>; 4]>);
 impl Drop for Unpassed {
     fn drop(&mut self) {
         self.0.iter().for_each(|lane| lane.wake());
-    }
-}
-
-/// A client whose outbox keeps answers. Dropping it writes them.
-struct Answered(Arc<ClientShared>);
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        let lane = &self.0.lane;
-        let mut tally = Tally::default();
-        tally.flush(&self.0, &lane.context);
-        lane.count(&tally);
-        lane.context.relieve();
     }
 }
 

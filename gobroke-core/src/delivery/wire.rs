@@ -1,6 +1,7 @@
 //! The seam between core and an endpoint's socket: [`Wire`], and [`Encoder`] for what stands on it.
 
 use std::{
+    any::Any,
     io,
     task::{Context, Poll},
 };
@@ -14,7 +15,7 @@ use crate::{Client, CloseReason, Message, MessageId, Name};
 /// A wire owns its socket's write half (never a raw descriptor), so a pass cannot write into a descriptor that was
 /// closed and used again. It is implemented for the write half of tokio's `TcpStream`. Streams that cannot write
 /// without waiting (TLS, datagrams) give none, and take whole batches from [`Outgoing`](crate::Outgoing) instead.
-pub trait Wire: Send + 'static {
+pub trait Wire: Any + Send {
     /// Writes what the socket takes now, and says how many bytes that was.
     ///
     /// # Errors
@@ -41,6 +42,47 @@ impl Wire for OwnedWriteHalf {
     fn shutdown(self: Box<Self>) {
         // Dropping the half shuts the direction down.
         drop(self);
+    }
+}
+
+/// A wire in its outbox: that of a TCP stream stands there itself, since each delivery looks at it.
+pub(crate) enum Socket {
+    Tcp(OwnedWriteHalf),
+    Other(Box<dyn Wire>),
+}
+
+impl Socket {
+    pub(crate) fn new(wire: Box<dyn Wire>) -> Self {
+        let any: &dyn Any = &*wire;
+        if !any.is::<OwnedWriteHalf>() {
+            return Self::Other(wire);
+        }
+        let any: Box<dyn Any> = wire;
+        match any.downcast() {
+            Ok(half) => Self::Tcp(*half),
+            Err(_) => unreachable!("it is one"),
+        }
+    }
+
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            Self::Other(wire) => wire.try_write(bytes),
+        }
+    }
+
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(half) => half.poll_writable(cx),
+            Self::Other(wire) => wire.poll_writable(cx),
+        }
+    }
+
+    pub(crate) fn shutdown(self) {
+        match self {
+            Self::Tcp(half) => drop(half),
+            Self::Other(wire) => wire.shutdown(),
+        }
     }
 }
 

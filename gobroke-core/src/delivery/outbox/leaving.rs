@@ -54,7 +54,7 @@ impl Outbox {
                 state.write_later(cx);
                 return Poll::Pending;
             };
-            match write_chunks(&mut **wire, chunks) {
+            match write_chunks(wire, chunks) {
                 Ok(0) => match guarded(|| wire.poll_writable(cx)) {
                     Ok(Poll::Ready(Ok(()))) => {}
                     Ok(Poll::Ready(Err(error))) | Err(error) => state.fail(&error),

@@ -16,18 +16,22 @@ use crate::{
     CloseReason,
     delivery::{
         run::{Draft, Memory, Run},
-        wire::Wire,
+        wire::Socket,
     },
 };
 
+/// What a delivery touches where nothing waits comes first.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct State {
     /// What a turn under way answers: it goes before all that comes.
     pub(super) answers: Option<Box<Answers>>,
+    pub(super) wire: Option<Socket>,
+    /// How many bytes left it, ever: what a write stall is seen by.
+    pub(super) left: u64,
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) bytes: usize,
     pub(super) messages: usize,
-    pub(super) wire: Option<Box<dyn Wire>>,
     /// The task that writes (`drive`) or takes (`next`).
     pub(super) writer: Option<Waker>,
     /// The door of the same client, waiting until half of the outbox is free.
@@ -36,14 +40,12 @@ pub(super) struct State {
     pub(super) gone: Option<Waker>,
     /// Why it ends: the close frame is the last that waits, and nothing follows it.
     pub(super) closing: Option<CloseReason>,
-    /// It has ended: everything is written, or the socket is lost.
-    pub(super) ended: bool,
     /// Bytes that `next` handed out and that are not known to be written.
     pub(super) handed: usize,
-    /// How many bytes left it, ever: what a write stall is seen by.
-    pub(super) left: u64,
     /// Messages that waited when it ended, and that nobody has counted yet.
     pub(super) lost: u32,
+    /// It has ended: everything is written, or the socket is lost.
+    pub(super) ended: bool,
     /// The wire's code panicked.
     pub(super) panicked: bool,
 }

@@ -21,8 +21,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn answer(&self, place: &mut Option<Message>) -> bool {
         let mut state = self.state.lock();
-        let is_free = state.chunks.is_empty() && state.closing.is_none() && !state.ended;
-        is_free && !self.is_full(&state) && Answers::push(&mut state.answers, place)
+        (self.is_calm() || self.is_free(&state)) && Answers::push(&mut state.answers, place)
     }
 
     /// Delivers the answers that were kept.
@@ -91,20 +90,24 @@ impl Outbox {
             return Delivered::default();
         }
         let count = marks.len() as u32;
-        if state.closing.is_some() || state.ended {
-            return Delivered {
-                dropped: count,
-                ..Delivered::default()
-            };
-        }
-        if self.is_full(state) {
-            return self.overflow(state, marks, keep);
+        // Mostly it is, and the rest of the state is not touched.
+        let is_calm = self.is_calm();
+        if !is_calm {
+            if state.closing.is_some() || state.ended {
+                return Delivered {
+                    dropped: count,
+                    ..Delivered::default()
+                };
+            }
+            if self.is_full(state) {
+                return self.overflow(state, marks, keep);
+            }
         }
         let mut at = 0;
-        if state.chunks.is_empty()
+        if (is_calm || state.chunks.is_empty())
             && let Some(wire) = &mut state.wire
         {
-            match write(&mut **wire, bytes) {
+            match write(wire, bytes) {
                 Ok(written) if written == bytes.len() => {
                     state.left += written as u64;
                     return Delivered {

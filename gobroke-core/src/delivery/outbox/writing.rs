@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::chunk::Chunk;
-use crate::delivery::wire::Wire;
+use crate::delivery::wire::Socket;
 
 /// Waiting chunks below this size are gathered into one write.
 const GATHER: usize = 16 << 10;
@@ -15,7 +15,7 @@ const GATHER: usize = 16 << 10;
 const GATHERED: usize = 64 << 10;
 
 /// Writes once, through a wire whose code may panic: that counts as a failed socket.
-pub(super) fn write(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<usize> {
+pub(super) fn write(wire: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
     match guarded(|| wire.try_write(bytes)).flatten() {
         Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
         Ok(written) => Ok(written.min(bytes.len())),
@@ -36,7 +36,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> io::Result<T> {
 }
 
 /// Writes the front of what waits; several small chunks in one call.
-pub(super) fn write_chunks(wire: &mut dyn Wire, chunks: &VecDeque<Chunk>) -> io::Result<usize> {
+pub(super) fn write_chunks(wire: &mut Socket, chunks: &VecDeque<Chunk>) -> io::Result<usize> {
     let Some(front) = chunks.front() else {
         return Ok(0);
     };

@@ -96,8 +96,8 @@ impl Pass {
             return None;
         }
         let run = match several {
-            false => self.run(current, member.encoder(), context),
-            true => self.merged(&member.audiences, member.encoder(), context),
+            false => self.run(current, &member.encoder, context),
+            true => self.merged(&member.audiences, &member.encoder, context),
         };
         let client = &member.client;
         match run {
