@@ -1,6 +1,11 @@
 //! [`Session`]: an endpoint's hold on one connection, and its two halves.
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use tokio::time::timeout;
 
@@ -26,12 +31,15 @@ use crate::{
 ///
 /// Dropping it unregisters the client, whatever happened: from the registry, its groups, the cluster, and with logic,
 /// which is told that it left. Nothing else does.
+#[repr(C)]
 pub struct Session {
+    /// Counts the connection against the endpoint's limits. No read touches it, the rest each does.
+    _slot: Slot,
     client: Client,
     router: Arc<Router>,
+    /// The task that asked last to write what waits.
+    driver: Option<Waker>,
     door: Door,
-    /// Counts the connection against the endpoint's limits.
-    _slot: Slot,
 }
 
 /// What the door keeps between two turns.
@@ -53,10 +61,11 @@ impl Session {
             greeting,
         };
         Self {
+            _slot: slot,
             client: Client(client),
             router,
+            driver: None,
             door,
-            _slot: slot,
         }
     }
 
@@ -82,6 +91,7 @@ impl Session {
             client,
             router,
             door,
+            driver,
             ..
         } = self;
         (
@@ -90,7 +100,7 @@ impl Session {
                 router,
                 door,
             },
-            Outgoing { client },
+            Outgoing { client, driver },
         )
     }
 }
@@ -443,6 +453,7 @@ impl fmt::Debug for Incoming<'_> {
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     client: &'a Client,
+    driver: &'a mut Option<Waker>,
 }
 
 impl Outgoing<'_> {
@@ -450,7 +461,13 @@ impl Outgoing<'_> {
     /// the connection lasts. Ends once the client is closed and everything before the close, and the close frame, is
     /// written and the wire is shut down; or the socket is lost. Says why. Cancel-safe.
     pub fn drive(&mut self) -> impl Future<Output = CloseReason> + Send {
-        self.client.0.outbox.drive()
+        poll_fn(|cx| self.poll_drive(cx))
+    }
+
+    /// The same for a task that does other things too: to be asked each time that the task is woken.
+    #[inline]
+    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.client.0.outbox.poll_drive(cx, self.driver)
     }
 
     /// For endpoints without a wire: whole frames, ready to be written. Asking for more says that what was given

@@ -142,8 +142,8 @@ impl Turn {
     /// The same for a turn that was begun with [`of`](Self::of).
     pub(crate) fn end_of(mut self, own: &mut Option<Own>) -> Left {
         let mut left = self.conclude(own);
-        if !left.pressed.is_empty() {
-            left.pressed.retain(|want| want.is_pressing());
+        if let Some(pressed) = &mut left.pressed {
+            pressed.retain(|want| want.is_pressing());
         }
         left
     }
@@ -172,6 +172,7 @@ impl Turn {
         let left = fed.map(|(unpassed, pressed)| {
             let lanes = unpassed.0.iter().fold(0, |fed, lane| fed | bit(lane));
             pass(unpassed);
+            let pressed = (!pressed.is_empty()).then(|| Box::new(pressed));
             Left { pressed, lanes }
         });
         if let Some(own) = own {
@@ -371,8 +372,8 @@ fn lanes_pressed(under: &Under) -> bool {
 /// What a turn leaves to be waited for before the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
-    /// Queues that it found without room, and logic's that it left above half.
-    pressed: Pressed,
+    /// Queues that it found without room, and logic's that it left above half: mostly none, and then it is small.
+    pressed: Option<Box<Pressed>>,
     /// The lanes that it fed, each as a [`bit`]: whether they are below half is looked up when the next turn is about
     /// to begin, since it is others who fill them meanwhile.
     lanes: u64,
@@ -386,13 +387,17 @@ impl Left {
     /// What is left to one who may feed any lane.
     pub(crate) fn any() -> Self {
         Self {
-            pressed: Pressed::new(),
+            pressed: None,
             lanes: u64::MAX,
         }
     }
 
     pub(crate) fn is_pressing(&self, lanes: &[Arc<Lane>]) -> bool {
-        !self.pressed.is_empty() || self.pressed_lane(lanes).is_some()
+        self.wants().next().is_some() || self.pressed_lane(lanes).is_some()
+    }
+
+    fn wants(&self) -> impl Iterator<Item = &Want> {
+        self.pressed.iter().flat_map(|pressed| pressed.iter())
     }
 
     fn pressed_lane<'a>(&self, lanes: &'a [Arc<Lane>]) -> Option<&'a Arc<Lane>> {
@@ -402,18 +407,21 @@ impl Left {
 
     /// Waits for logic's queues: what only the door does. Cancel-safe.
     pub(crate) async fn logic_eased(&self) {
-        for want in self.pressed.iter().filter(|want| want.logic) {
+        for want in self.wants().filter(|want| want.logic) {
             want.eased().await;
         }
     }
 
     /// Waits for the lanes, and for nothing of logic's. Cancel-safe.
     pub(crate) async fn eased(&mut self, lanes: &[Arc<Lane>]) {
-        self.pressed.retain(|want| !want.logic);
-        while let Some(want) = self.pressed.last() {
-            want.eased().await;
-            self.pressed.pop();
+        if let Some(pressed) = &mut self.pressed {
+            pressed.retain(|want| !want.logic);
+            while let Some(want) = pressed.last() {
+                want.eased().await;
+                pressed.pop();
+            }
         }
+        self.pressed = None;
         while let Some(lane) = self.pressed_lane(lanes) {
             lane.room.eased().await;
         }

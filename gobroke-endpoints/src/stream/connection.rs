@@ -1,8 +1,9 @@
 //! One connection, from its registration to its end.
 
 use std::{
-    future::{pending, poll_fn},
-    task::{Context, Poll},
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use tokio::{io::AsyncRead, time::timeout};
 #[cfg(any(feature = "ws", all(feature = "tcp", feature = "tls")))]
 use {
     gobroke_core::Outgoing,
-    std::io,
+    std::{future::pending, io},
     tokio::io::{AsyncWrite, AsyncWriteExt},
 };
 
@@ -52,17 +53,37 @@ where
     D: Decoder,
 {
     async move {
-        {
-            let (incoming, mut outgoing) = session.halves();
-            tokio::select! {
-                biased;
-                reason = outgoing.drive() => tracing::trace!(%reason, "closed"),
-                () = reader.receive(&gate, incoming) => {}
+        loop {
+            // One future for both directions: what they keep between two reads is close together.
+            let halt = poll_fn(|cx| {
+                let (mut incoming, mut outgoing) = session.halves();
+                match outgoing.poll_drive(cx) {
+                    Poll::Ready(_) => Poll::Ready(Halt::Over),
+                    Poll::Pending => reader.poll(&gate, &mut incoming, cx),
+                }
+            })
+            .await;
+            // In a box: it is a kilobyte, which an idle connection would keep room for.
+            if halt == Halt::Over || !Box::pin(hand_on(&mut session, &mut reader.batch)).await {
+                break;
             }
         }
+        reader.decoder.forget();
+        let reason = session.halves().1.drive().await;
+        tracing::trace!(%reason, "closed");
         // The client leaves now; only its socket stays for a moment.
         drop(session);
         linger(&mut reader.stream).await;
+    }
+}
+
+/// Waits until what came can be handed on, and writes what waits meanwhile; says whether the connection goes on.
+async fn hand_on(session: &mut Session, batch: &mut Batch) -> bool {
+    let (mut incoming, mut outgoing) = session.halves();
+    tokio::select! {
+        biased;
+        _ = outgoing.drive() => false,
+        received = incoming.receive(batch) => received.is_ok(),
     }
 }
 
@@ -127,15 +148,26 @@ async fn send<W: AsyncWrite + Unpin>(
         .map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// The reading side of a connection.
+/// The reading side of a connection. What each read touches comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Reader<R, D> {
     stream: R,
+    /// What the last read gave.
+    batch: Batch,
+    /// How many bytes that was, or why nothing more is read; none once it is handed on.
+    came: Option<Result<usize, Box<CloseReason>>>,
     decoder: D,
     patience: Patience,
-    /// What the last read gave, and how it ended.
-    batch: Batch,
-    outcome: Result<usize, CloseReason>,
+}
+
+/// Why a [`Reader`] reads no more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Halt {
+    /// What came has to wait: it is for [`Incoming::receive`].
+    NoRoom,
+    /// The client is closed.
+    Over,
 }
 
 impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
@@ -148,69 +180,95 @@ impl<R: AsyncRead + Unpin, D: Decoder> Reader<R, D> {
         mut first: Vec<u8>,
     ) -> Self {
         let mut batch = Batch::new();
-        let outcome = match first.as_mut_slice() {
-            [] => Ok(0),
-            first => {
-                let batch = &mut batch;
-                decode(&mut decoder, first, &mut Door { gate, batch }).map(|()| first.len())
-            }
-        };
+        let came = (!first.is_empty()).then(|| {
+            let batch = &mut batch;
+            let decoded = decode(&mut decoder, &mut first, &mut Door { gate, batch });
+            decoded.map(|()| first.len()).map_err(Box::new)
+        });
         Self {
             stream,
+            batch,
+            came,
             decoder,
             patience: Patience::new(message_timeout),
-            batch,
-            outcome,
         }
     }
 
     /// Hands what comes to the router, until the client is closed; then it waits for ever, while what is left is
     /// written.
+    #[cfg(any(feature = "ws", all(feature = "tcp", feature = "tls")))]
     async fn receive(&mut self, gate: &Gate, mut incoming: Incoming<'_>) {
-        loop {
-            if self.batch.is_empty() {
-                incoming.heard();
-            } else {
-                let received = match incoming.receive_now(&mut self.batch) {
-                    // In a box: it is a kilobyte, which an idle connection would keep room for.
-                    Ok(false) => Box::pin(incoming.receive(&mut self.batch)).await,
-                    done => done.map(drop),
-                };
-                if received.is_err() {
-                    break;
-                }
+        while poll_fn(|cx| self.poll(gate, &mut incoming, cx)).await == Halt::NoRoom {
+            // In a box: it is a kilobyte, which an idle connection would keep room for.
+            if Box::pin(incoming.receive(&mut self.batch)).await.is_err() {
+                break;
             }
-            match self.outcome {
-                Ok(read) => {
-                    for _ in 0..read / BYTES_A_UNIT {
-                        tokio::task::consume_budget().await;
-                    }
-                }
-                Err(ref reason) => {
-                    match misdeed(reason) {
-                        Some(what) => gate.count_bad_input(what),
-                        None if *reason == CloseReason::Internal => gate.count_panic(),
-                        None => {}
-                    }
-                    incoming.close(reason.clone());
-                    break;
-                }
-            }
-            self.outcome = poll_fn(|cx| self.poll_read(gate, cx)).await;
         }
         self.decoder.forget();
         pending::<()>().await;
     }
 
-    fn poll_read(&mut self, gate: &Gate, cx: &mut Context<'_>) -> Poll<Result<usize, CloseReason>> {
-        let batch = &mut self.batch;
-        poll_once(
-            cx,
-            &mut self.stream,
-            &mut self.decoder,
-            &mut self.patience,
-            &mut Door { gate, batch },
-        )
+    /// Hands what comes to the router, for as long as that takes it at once.
+    fn poll(
+        &mut self,
+        gate: &Gate,
+        incoming: &mut Incoming<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Halt> {
+        loop {
+            if self.came.is_some() {
+                match ready!(self.poll_handed_on(gate, incoming, cx)) {
+                    None => self.came = None,
+                    Some(halt) => return Poll::Ready(halt),
+                }
+            }
+            let batch = &mut self.batch;
+            let came = ready!(poll_once(
+                cx,
+                &mut self.stream,
+                &mut self.decoder,
+                &mut self.patience,
+                &mut Door { gate, batch },
+            ));
+            self.came = Some(came.map_err(Box::new));
+        }
+    }
+
+    /// Hands on what came, and takes it off the task's budget.
+    fn poll_handed_on(
+        &mut self,
+        gate: &Gate,
+        incoming: &mut Incoming<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Halt>> {
+        if self.batch.is_empty() {
+            incoming.heard();
+        } else {
+            match incoming.receive_now(&mut self.batch) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Some(Halt::NoRoom)),
+                Err(_) => return Poll::Ready(Some(Halt::Over)),
+            }
+        }
+        match &mut self.came {
+            Some(Ok(read)) => {
+                while *read >= BYTES_A_UNIT {
+                    ready!(pin!(tokio::task::consume_budget()).poll(cx));
+                    *read -= BYTES_A_UNIT;
+                }
+                Poll::Ready(None)
+            }
+            Some(Err(reason)) => {
+                match misdeed(reason) {
+                    Some(what) => gate.count_bad_input(what),
+                    None if **reason == CloseReason::Internal => gate.count_panic(),
+                    None => {}
+                }
+                incoming.close((**reason).clone());
+                Poll::Ready(Some(Halt::Over))
+            }
+            None => Poll::Ready(None),
+        }
     }
 }
 

@@ -21,18 +21,23 @@ const MOST_FRAGMENTS: u32 = 1 << 17;
 ///
 /// A message that came whole in one read is decoded where it stands; what is cut is copied once.
 /// Text is checked as it arrives, so a wrong byte ends the connection before the message is complete.
+///
+/// What a frame touches that came whole comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct MessageDecoder {
     codec: Arc<dyn Codec>,
     encoder: Arc<FrameEncoder>,
     max_message: usize,
-    /// What there is of a header that was cut.
-    head: [u8; LONGEST],
+    /// How many messages were complete, modulo 2^32.
+    count: u32,
+    /// The message whose first frame has come, and how many have.
+    kind: Option<Format>,
     head_len: u8,
     /// The frame whose payload has begun; its `length` is what is still to come, its mask what that begins with.
     frame: Option<Header>,
-    /// The message whose first frame has come, and how many have.
-    kind: Option<Format>,
+    /// What there is of a header that was cut.
+    head: [u8; LONGEST],
     /// Whether it is compressed, and how.
     compressed: Option<Agreed>,
     fragments: u32,
@@ -42,8 +47,6 @@ pub(crate) struct MessageDecoder {
     controls: ControlRate,
     /// What there is of a control frame's payload that was cut.
     control: Vec<u8>,
-    /// How many messages were complete, modulo 2^32.
-    count: u32,
 }
 
 impl MessageDecoder {
@@ -52,17 +55,17 @@ impl MessageDecoder {
             codec,
             encoder,
             max_message: limits.max_message,
-            head: [0; LONGEST],
+            count: 0,
+            kind: None,
             head_len: 0,
             frame: None,
-            kind: None,
+            head: [0; LONGEST],
             compressed: None,
             fragments: 0,
             partial: Partial::new(limits.budget.clone()),
             valid: 0,
             controls: ControlRate::new(limits.control_frames),
             control: Vec::new(),
-            count: 0,
         }
     }
 

@@ -1,9 +1,6 @@
 //! What leaves, as the socket takes it or a writer asks for it; and who waits for that.
 
-use std::{
-    future::poll_fn,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
 use super::{
     Frames, Outbox,
@@ -13,23 +10,25 @@ use super::{
 use crate::{CloseReason, sync::atomic::Ordering::Release};
 
 impl Outbox {
-    /// Writes what waits, as the socket takes it; ends with it, with the reason. Cancel-safe.
-    pub(crate) fn drive(&self) -> impl Future<Output = CloseReason> + Send {
-        let mut asked: Option<Waker> = None;
-        poll_fn(move |cx| {
-            // Mostly the task is woken for what is to be read, and is the one that is woken for this, too.
-            let is_known = asked.as_ref().is_some_and(|by| by.will_wake(cx.waker()));
-            if is_known && self.is_calm() {
-                return Poll::Pending;
-            }
-            if !is_known {
-                asked = Some(cx.waker().clone());
-            }
-            self.poll_drive(cx)
-        })
+    /// Writes what waits, as the socket takes it; ends with it, with the reason. `asked` is who asked last.
+    #[inline]
+    pub(crate) fn poll_drive(
+        &self,
+        cx: &mut Context<'_>,
+        asked: &mut Option<Waker>,
+    ) -> Poll<CloseReason> {
+        // Mostly the task is woken for what is to be read, and is the one that is woken for this, too.
+        let is_known = asked.as_ref().is_some_and(|by| by.will_wake(cx.waker()));
+        if is_known && self.is_calm() {
+            return Poll::Pending;
+        }
+        if !is_known {
+            *asked = Some(cx.waker().clone());
+        }
+        self.write_what_waits(cx)
     }
 
-    fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn write_what_waits(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let mut state = self.state.lock();
         loop {
             state.skip_empty();
