@@ -1,7 +1,8 @@
 //! One round: a server is started, put under a load, and looked at.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, Read, Write},
     time::{Duration, Instant},
 };
 
@@ -36,7 +37,7 @@ impl Times {
     pub fn expected(self, kind: &Kind) -> Duration {
         let connecting = CONNECTING * kind.connections() as u32;
         let measuring = match kind {
-            Kind::Idle(_) => 2 * SETTLING,
+            Kind::Idle(_) => PARTING + 2 * SETTLING,
             _ => self.warm_up + self.measured,
         };
         let waiting = match kind.load() {
@@ -60,6 +61,8 @@ const CONNECTING: Duration = Duration::from_micros(150);
 const CATCHING_UP: Duration = Duration::from_millis(1500);
 /// Until it is given up: connecting, with the answer that a connection last waits for, and what has not arrived.
 const STUCK: Duration = Duration::from_secs(PATIENCE.as_secs() + 10);
+/// Until the system has moved who began together: mostly half of it.
+const PARTING: Duration = Duration::from_millis(700);
 /// How long handshakes may still end after they were answered.
 const SETTLING: Duration = Duration::from_millis(500);
 
@@ -217,6 +220,8 @@ fn idle(contender: &Contender, connections: usize) -> io::Result<Figures> {
     let mut all = (0..100).map(|_| open()).collect::<io::Result<Vec<_>>>()?;
     settle();
     let before = server.memory();
+    // Right before they are counted: a sleep brings the two together again.
+    part(&server);
     // The processor time of each thousand, beside all that were there before.
     let mut thousands = Vec::new();
     let mut cpu = server.cpu();
@@ -295,6 +300,22 @@ fn milliseconds(latency: &Histogram<u64>) -> [f64; 3] {
 
 fn settle() {
     std::thread::sleep(SETTLING);
+}
+
+/// Asks for a page that is not there, until the system has the server and this program on processors of their own. Who
+/// wakes each other begins on one, where a connection costs little more than half: nobody sleeps between two of them.
+fn part(server: &Server) {
+    let ask = || -> io::Result<usize> {
+        let mut stream = std::net::TcpStream::connect(server.address)?;
+        stream.set_read_timeout(Some(PARTING))?;
+        stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        stream.read(&mut [0; 4096])
+    };
+    let until = Instant::now() + PARTING;
+    while Instant::now() < until {
+        // What is answered does not matter.
+        let _ = ask();
+    }
 }
 
 fn churn(contender: &Contender, times: Times) -> io::Result<Figures> {
