@@ -8,6 +8,8 @@
 //!
 //! A turn never spans an await, so a thread-local is exact.
 
+mod own;
+
 use std::{
     cell::{Cell, RefCell},
     ops::Deref,
@@ -18,13 +20,14 @@ use std::{
 
 use smallvec::SmallVec;
 
+use self::own::is_meant;
+pub(crate) use self::own::{Own, answer};
 use super::{
     lane::{Lane, SLICE},
-    pass::Tally,
     room::{Room, Want},
 };
 use crate::{
-    ClientId, Message, Moment, Name,
+    ClientId, Moment, Name,
     broke::router::Router,
     client::ClientShared,
     logic::module::Module,
@@ -54,46 +57,8 @@ struct Known {
 /// Queues that are waited for.
 type Pressed = SmallVec<[Want; 1]>;
 
-/// The client whose turn it is, of a door's, and whether its outbox keeps answers until the end. The door keeps it from
-/// turn to turn, so that no turn changes the count of who holds the client.
-pub(crate) struct Own {
-    client: Arc<ClientShared>,
-    answered: bool,
-}
-
-impl Own {
-    pub(crate) fn new(client: Arc<ClientShared>) -> Self {
-        Self {
-            client,
-            answered: false,
-        }
-    }
-
-    /// Writes the answers that were kept.
-    fn settle(&mut self) {
-        if !std::mem::take(&mut self.answered) {
-            return;
-        }
-        let lane = &self.client.lane;
-        let mut tally = Tally::default();
-        tally.flush(&self.client, &lane.context);
-        lane.count(&tally);
-        lane.context.relieve();
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
 thread_local! {
     static UNDER: RefCell<Under> = RefCell::default();
-}
-
-thread_local! {
-    static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
 thread_local! {
@@ -117,7 +82,7 @@ impl Turn {
     pub(crate) fn of(own: &mut Option<Own>) -> Self {
         Self::counted(|depth| {
             if depth == 1 {
-                OWN.with_borrow_mut(|place| *place = own.take());
+                own::set(own.take());
             }
         })
     }
@@ -166,7 +131,7 @@ impl Turn {
             return Left::default();
         };
         // Settled after the passes: one that has something for the client writes both at once.
-        *own = OWN.with_borrow_mut(Option::take);
+        *own = own::take();
         // It may be the last of a module: the program's code, in which nothing of this turn is left.
         drop(known);
         let left = fed.map(|(unpassed, pressed)| {
@@ -214,31 +179,10 @@ impl Drop for Unpassed {
     }
 }
 
-/// Keeps an answer to the client whose turn it is until that ends, without a way through its lane; not where something
-/// is queued there that the answer would overtake, or is in its outbox. Says whether it took it.
-#[inline]
-pub(crate) fn answer(registry: &Arc<Registry>, id: ClientId, place: &mut Option<Message>) -> bool {
-    OWN.with_borrow_mut(|own| match own {
-        Some(Own { client, answered }) if is_meant(client, id, registry) => {
-            let kept = client.lane.is_quiet() && client.outbox.answer(place);
-            *answered |= kept;
-            kept
-        }
-        _ => false,
-    })
-}
-
-fn is_meant(known: &ClientShared, id: ClientId, registry: &Arc<Registry>) -> bool {
-    known.id == id && !known.is_closed() && Arc::ptr_eq(&known.lane.context.registry, registry)
-}
-
 /// A client that the turn has met, or that it looks up now and keeps in mind.
 pub(crate) fn client(registry: &Arc<Registry>, id: ClientId) -> Option<Arc<ClientShared>> {
     let is_meant = |known: &&Arc<ClientShared>| is_meant(known, id, registry);
-    let own = OWN.with_borrow(|own| {
-        let client = own.as_ref().map(|own| &own.client);
-        client.filter(is_meant).cloned()
-    });
+    let own = own::client(is_meant);
     let known = || UNDER.with_borrow(|under| under.known.client.as_ref().filter(is_meant).cloned());
     if let Some(known) = own.or_else(known) {
         return Some(known);

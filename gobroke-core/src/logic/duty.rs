@@ -1,16 +1,14 @@
 //! Where a module runs: on every instance, on a named one, or on the one that holds its lease. What others do for it.
 
-use std::{
-    collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
-};
+mod governor;
+mod reign;
 
-use parking_lot::Mutex;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
-use tokio_util::sync::CancellationToken;
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
+use tokio::{sync::watch, time::sleep};
+
+use self::governor::Governor;
+pub(crate) use self::reign::Reign;
 use super::{
     Doer, Make, Passive,
     module::{Module, Slice, TURN},
@@ -21,14 +19,12 @@ use super::{
 use crate::{
     Name,
     broke::router::{MAX_HOPS, Router},
-    cluster::{Claim, InstanceId, link::Link},
+    cluster::{InstanceId, link::Link},
     delivery::turn::InTurns,
 };
 
 /// How often it is looked at least where a named instance is, and whether there is a cluster.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often a holder that stops looks whether its module has done what it has.
-const IDLE: Duration = Duration::from_millis(5);
 
 /// Where a worker or passive module runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,80 +48,6 @@ pub(crate) enum Duty {
     Carry(InstanceId),
     /// Runs it.
     Run(Reign),
-}
-
-/// The time for which an instance runs a module that runs once.
-#[derive(Clone, Debug)]
-pub(crate) struct Reign {
-    token: u64,
-    /// By this instance's own clock; moved on by each renewal. `None` where there is no cluster.
-    until: Arc<Mutex<Option<Instant>>>,
-    lost: CancellationToken,
-    /// What the module sees.
-    cancelled: CancellationToken,
-}
-
-impl Reign {
-    fn new(token: u64, until: Option<Instant>, module: &Module) -> Self {
-        Self {
-            token,
-            until: Arc::new(Mutex::new(until)),
-            lost: CancellationToken::new(),
-            cancelled: module.ctx.cancellation().child_token(),
-        }
-    }
-
-    fn extend(&self, until: Instant) {
-        *self.until.lock() = Some(until);
-    }
-
-    fn lose(&self) {
-        self.lost.cancel();
-        self.cancelled.cancel();
-    }
-
-    pub(super) fn token(&self) -> u64 {
-        self.token
-    }
-
-    /// What a module sees of its end.
-    pub(super) fn cancellation(&self) -> &CancellationToken {
-        &self.cancelled
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.lost.is_cancelled()
-            || self
-                .until
-                .lock()
-                .is_some_and(|until| Instant::now() >= until)
-    }
-
-    /// Waits until its time is over, unless it is moved on meanwhile.
-    async fn over(&self) {
-        loop {
-            let until = *self.until.lock();
-            match until {
-                Some(until) if Instant::now() >= until => return,
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Goes on with this as long as it lasts: it is dropped at its next wait when the reign is over.
-    async fn hold<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        let mut lost = pin!(self.lost.cancelled());
-        poll_fn(|cx| {
-            if self.is_over() || lost.as_mut().poll(cx).is_ready() {
-                self.lose();
-                return Poll::Ready(None);
-            }
-            work.as_mut().poll(cx).map(Some)
-        })
-        .await
-    }
 }
 
 impl Module {
@@ -310,155 +232,5 @@ impl Module {
             }
             !same
         });
-    }
-}
-
-/// What keeps, or tries to get, the lease of a module that runs once.
-struct Governor<'a> {
-    module: &'a Module,
-    router: &'a Router,
-    duty: &'a watch::Sender<Duty>,
-    reign: Option<Reign>,
-    /// This instance stops: it does not take the lease any more.
-    resigned: bool,
-}
-
-impl<'a> Governor<'a> {
-    fn new(module: &'a Module, router: &'a Router, duty: &'a watch::Sender<Duty>) -> Self {
-        Self {
-            module,
-            router,
-            duty,
-            reign: None,
-            resigned: false,
-        }
-    }
-
-    async fn run(mut self) {
-        loop {
-            let mut moved = pin!(self.router.moved.notified());
-            moved.as_mut().enable();
-            let asked = Instant::now();
-            let next = match self.router.link.get() {
-                None => asked + LOOK,
-                Some(link) => {
-                    let next = asked + link.lease() / 5;
-                    if !self.claim(link, asked).await {
-                        break;
-                    }
-                    next
-                }
-            };
-            let over = async {
-                match &self.reign {
-                    Some(reign) => reign.over().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = moved => {}
-                () = self.duty.closed() => break,
-                () = over => self.end("its lease could not be renewed in time"),
-                () = self.router.closing.cancelled(), if !self.resigned => {
-                    if !self.resign().await {
-                        break;
-                    }
-                }
-            }
-        }
-        self.release().await;
-    }
-
-    /// Asks for the lease. Says whether anybody still follows.
-    async fn claim(&mut self, link: &Link, asked: Instant) -> bool {
-        let held = self.reign.as_ref().map(|reign| reign.token);
-        let claim = link.claim(&self.module.name, held, !self.resigned);
-        let reign = self.reign.clone();
-        let over = async {
-            match reign {
-                Some(reign) => reign.over().await,
-                None => std::future::pending().await,
-            }
-        };
-        let claimed = tokio::select! {
-            claimed = claim => claimed,
-            () = over => {
-                self.end("its lease could not be renewed in time");
-                return true;
-            }
-            () = self.duty.closed() => return false,
-        };
-        match claimed {
-            Err(error) => {
-                tracing::debug!(logic = %self.module.name, %error, "the lease of a logic module was not asked for");
-            }
-            Ok(Claim { token, holder }) => match holder {
-                Some(holder) if holder == link.me() => {
-                    let until = asked + link.lease();
-                    match &self.reign {
-                        Some(reign) if reign.token == token => reign.extend(until),
-                        _ => {
-                            self.end("another one has begun");
-                            let reign = Reign::new(token, Some(until), self.module);
-                            self.reign = Some(reign.clone());
-                            self.module.assign(self.duty, Duty::Run(reign));
-                            link.tell_moved(&self.module.name);
-                        }
-                    }
-                }
-                Some(holder) => {
-                    self.end("another instance has its lease");
-                    self.module.assign(self.duty, Duty::Carry(holder));
-                }
-                None => {
-                    self.end("nobody has its lease");
-                    self.module.assign(self.duty, Duty::Wait);
-                }
-            },
-        }
-        true
-    }
-
-    /// Ends a reign at once.
-    fn end(&mut self, why: &str) {
-        if let Some(reign) = self.reign.take() {
-            tracing::warn!(logic = %self.module.name, token = reign.token, why, "this instance runs a logic module no more");
-            reign.lose();
-            self.module.assign(self.duty, Duty::Wait);
-        }
-    }
-
-    /// Lets the module handle what it has, then hands the lease over. Says whether anybody still follows.
-    async fn resign(&mut self) -> bool {
-        self.resigned = true;
-        while self.reign.is_some() && !self.module.is_passive() && !self.module.is_idle() {
-            tokio::select! {
-                () = sleep(IDLE) => {}
-                () = self.duty.closed() => return false,
-            }
-            if self.reign.as_ref().is_some_and(Reign::is_over) {
-                self.end("its lease could not be renewed in time");
-            }
-        }
-        if !self.module.is_passive() {
-            self.release().await;
-            self.module.assign(self.duty, Duty::Wait);
-        }
-        true
-    }
-
-    /// Gives the lease back, so that another one need not wait for its end.
-    async fn release(&mut self) {
-        let Some(reign) = self.reign.take() else {
-            return;
-        };
-        reign.lose();
-        if let Some(link) = self.router.link.get() {
-            if let Err(error) = link.release(&self.module.name, reign.token).await {
-                tracing::debug!(logic = %self.module.name, %error, "a lease was not given back; it ends by itself");
-            }
-            link.tell_moved(&self.module.name);
-        }
     }
 }
