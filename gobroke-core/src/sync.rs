@@ -5,14 +5,18 @@
 
 #[cfg(all(test, gobroke_interleavings))]
 mod checked;
+#[cfg(not(all(test, gobroke_interleavings)))]
+mod usual;
 
 #[cfg(all(test, gobroke_interleavings))]
 pub(crate) use checked::{
-    Instant, Local, LocalCell, Mutex, MutexGuard, Notify, atomic, sleep_until, thread_local,
+    Instant, Local, LocalCell, Mutex, MutexGuard, Notify, atomic, give_way, sleep_until,
+    thread_local,
 };
 
 #[cfg(not(all(test, gobroke_interleavings)))]
 pub(crate) use {
+    self::usual::give_way,
     parking_lot::{Mutex, MutexGuard},
     std::{sync::atomic, thread_local},
     tokio::{

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use shuttle::sync::{MutexGuard, atomic};
+pub(crate) use shuttle::{
+    future::yield_now as give_way,
+    sync::{MutexGuard, atomic},
+};
 use shuttle::{
     rand::{Rng, thread_rng},
     thread::LocalKey,
@@ -153,6 +156,6 @@ impl Sub for Instant {
 
 pub(crate) async fn sleep_until(deadline: Instant) {
     while Instant::now() < deadline {
-        shuttle::future::yield_now().await;
+        give_way().await;
     }
 }

@@ -75,7 +75,8 @@ impl World {
         let client = session.client().0.clone();
         let task = match plug.wired {
             true => spawn(async move {
-                client.outbox.drive().await;
+                let mut asked = None;
+                poll_fn(|cx| client.outbox.poll_drive(cx, &mut asked)).await;
             }),
             false => spawn(take(client, plug.clone())),
         };

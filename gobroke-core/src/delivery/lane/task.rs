@@ -2,16 +2,14 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Claim, Lane, Phase, SLICE, passing::Passing};
-use crate::sync::{Instant, sleep_until};
+use crate::sync::{Instant, give_way, sleep_until};
 
 impl Lane {
     /// The lane's task: passes what turns leave to it, and rests where the load calls for it.
@@ -38,7 +36,7 @@ impl Lane {
                     break;
                 }
                 // Others keep feeding it: its thread's other tasks come first.
-                Yield::default().await;
+                give_way().await;
             }
         }
     }
@@ -101,7 +99,7 @@ impl Lane {
         }
         // A turn may be writing ahead: it gives the phase back under the lock.
         while !self.wake_up() {
-            Yield::default().await;
+            give_way().await;
         }
         self.passing().demand.rested(had_some, steps);
     }
@@ -126,7 +124,7 @@ impl Lane {
                 };
                 return self.write_ahead_caught();
             }
-            Yield::default().await;
+            give_way().await;
         }
     }
 }
@@ -137,23 +135,7 @@ pub(crate) async fn look_at_sockets() {
     #[cfg(not(gobroke_interleavings))]
     tokio::task::yield_now().await;
     #[cfg(gobroke_interleavings)]
-    Yield::default().await;
-}
-
-/// Gives way to the other tasks of the thread, behind all that are ready; `yield_now` may come back much later.
-#[derive(Default)]
-struct Yield(bool);
-
-impl Future for Yield {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.0, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+    give_way().await;
 }
 
 #[cfg(all(test, feature = "testing", not(gobroke_interleavings)))]
@@ -161,7 +143,7 @@ mod tests {
     use std::{
         io,
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
-        task::Waker,
+        task::{Context, Poll, Waker},
     };
 
     use super::*;
