@@ -4,11 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -16,7 +12,7 @@ use gobroke_core::{Broke, ClientId, Message, cluster::ClusterStats, testing::Tes
 use gobroke_redis::RedisCluster;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Proxy, load::start};
 
@@ -204,6 +200,8 @@ fn parse(report: &Value) -> Report {
 /// What the process counts of what it sends.
 #[derive(Default)]
 struct Sent {
+    /// Whether it goes on.
+    goes_on: bool,
     peers: Vec<ClientId>,
     direct: BTreeMap<ClientId, u64>,
     group: u64,
@@ -222,12 +220,11 @@ pub(crate) async fn run(cluster: RedisCluster) {
     broke.set_metadata(id, "of", name.as_str());
     say(&id.to_string());
     say(&near.id().to_string());
-    let sends = Arc::new(AtomicBool::new(false));
     let sent = Arc::<Mutex<Sent>>::default();
     let got = Arc::<Mutex<BTreeMap<String, Got>>>::default();
     let times = Arc::<Mutex<Vec<u64>>>::default();
     tokio::spawn(read(client, got.clone()));
-    tokio::spawn(send(broke.clone(), id, sends.clone(), sent.clone()));
+    tokio::spawn(send(broke.clone(), id, sent.clone()));
     tokio::spawn(look_near(broke.clone(), near, times.clone()));
     let (commands, mut told) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -240,13 +237,13 @@ pub(crate) async fn run(cluster: RedisCluster) {
         match command {
             "peers" => {
                 let peers = rest.split_whitespace().map(|id| id.parse().unwrap());
-                sent.lock().peers = peers.collect();
-                sends.store(true, Relaxed);
+                let mut sent = sent.lock();
+                sent.peers = peers.collect();
+                sent.goes_on = true;
                 say("");
             }
             "rest" => {
-                sends.store(false, Relaxed);
-                sleep(4 * PACE).await;
+                sent.lock().goes_on = false;
                 say("");
             }
             "burst" => {
@@ -274,13 +271,14 @@ fn say(text: &str) {
     output.flush().unwrap();
 }
 
-async fn send(broke: Broke, id: ClientId, sends: Arc<AtomicBool>, sent: Arc<Mutex<Sent>>) {
+async fn send(broke: Broke, id: ClientId, sent: Arc<Mutex<Sent>>) {
     let mut ticks = interval(PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if sends.load(Relaxed) {
-            one(&broke, id, "", &mut sent.lock());
+        let mut sent = sent.lock();
+        if sent.goes_on {
+            one(&broke, id, "", &mut sent);
         }
     }
 }
