@@ -99,7 +99,7 @@ async fn nothing_is_lost_while_slots_move_to_and_fro() {
     let sharded = Sharded::start().await;
     let cluster = sharded.cluster();
     let load = Load::start(vec![cluster.clone(), cluster.clone(), cluster.clone()]).await;
-    let trunk = sharded.trunks().await.pop_first().unwrap();
+    let trunk = sharded.trunk().await;
     let slots = [
         sharded.slot_of(&trunk).await,
         sharded.slot_of("{gobroke}").await,

@@ -188,9 +188,8 @@ impl Sharded {
         redis::from_redis_value(slot).unwrap()
     }
 
-    /// The hash tags of the trunks that something is published to, by what the servers log of a moment.
-    pub(crate) async fn trunks(&self) -> BTreeSet<String> {
-        type Logged = (u64, u64, u64, Vec<Vec<u8>>, String, String);
+    /// The hash tag of a trunk that something is published to, by what the servers log of a moment.
+    pub(crate) async fn trunk(&self) -> String {
         let slower_than = async |micros: &str| {
             for server in &self.servers {
                 let set = ["CONFIG", "SET", "slowlog-log-slower-than", micros];
@@ -198,8 +197,18 @@ impl Sharded {
             }
         };
         slower_than("0").await;
-        sleep(Duration::from_millis(100)).await;
+        until("something is published", async || {
+            !self.logged_trunks().await.is_empty()
+        })
+        .await;
         slower_than("10000").await;
+        let mut tags = self.logged_trunks().await;
+        tags.pop_first().unwrap()
+    }
+
+    /// The hash tags of the trunks that the servers have logged as published to.
+    async fn logged_trunks(&self) -> BTreeSet<String> {
+        type Logged = (u64, u64, u64, Vec<Vec<u8>>, String, String);
         let mut tags = BTreeSet::new();
         for server in &self.servers {
             let logged = server.cli(&["SLOWLOG", "GET", "-1"]).await;
