@@ -16,7 +16,7 @@ use self::support::{
     until,
 };
 
-/// How long there is load before a fault and after it.
+/// How long something that must not happen is waited for.
 const AROUND: Duration = Duration::from_millis(500);
 
 fn over(server: &Server) -> RedisCluster {
@@ -25,13 +25,13 @@ fn over(server: &Server) -> RedisCluster {
 
 async fn three(server: &Server) -> Load {
     let load = Load::start(vec![over(server), over(server), over(server)]).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load
 }
 
 /// Nothing is lost, and instances agree on who is there.
 async fn nothing_is_lost(load: Load) {
-    sleep(AROUND).await;
+    load.flows().await;
     load.agrees().await;
     load.lost_nothing().await;
 }
@@ -129,7 +129,7 @@ async fn nothing_is_lost_when_one_instance_is_cut_off_for_a_while() {
         clusters.push(redis.through(name).await);
     }
     let load = Load::start(clusters).await;
-    sleep(AROUND).await;
+    load.flows().await;
     for name in ["b", "c"] {
         redis.cut(name, true);
         sleep(Duration::from_secs(1)).await;

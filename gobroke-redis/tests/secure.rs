@@ -4,11 +4,10 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use gobroke_core::{Broke, async_trait, cluster::conformance};
 use gobroke_redis::RedisCluster;
-use tokio::time::sleep;
 
 use self::support::{
     Far, Proxy, Server,
@@ -19,9 +18,6 @@ use self::support::{
     sharded::Sharded,
     way::{self, Certificates, Way},
 };
-
-/// How long there is load before a failover and after it.
-const AROUND: Duration = Duration::from_millis(500);
 
 /// A Redis that speaks TLS alone, beside the socket by which the test looks into it.
 struct Secure {
@@ -69,13 +65,13 @@ async fn what_every_cluster_promises_holds_over_tls_for_a_user_who_may_do_only_w
 async fn two(cluster: RedisCluster) -> Load {
     let cluster = cluster.login("router", "secret").namespace("apart-tls");
     let load = Load::start(vec![cluster.clone(), cluster]).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load
 }
 
 async fn nothing_is_lost(load: Load) {
     load.agrees().await;
-    sleep(AROUND).await;
+    load.flows().await;
     load.lost_nothing().await;
 }
 

@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use gobroke_core::cluster::conformance;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use self::support::{
     apart::Apart,
@@ -15,8 +15,6 @@ use self::support::{
     sentinel::{ACL, ASKING, MORE, Watched},
 };
 
-/// How long there is load before a failover and after it.
-const AROUND: Duration = Duration::from_millis(500);
 /// How long a failover may take, and until the instances have found the new master.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,15 +41,15 @@ async fn a_planned_failover_and_a_dead_master_are_made_up_for() {
     let mut watched = Watched::start().await;
     let clusters = vec![watched.cluster(), watched.cluster(), watched.cluster()];
     let load = Load::start(clusters).await;
-    sleep(AROUND).await;
+    load.flows().await;
     watched.fail_over().await;
     load.agrees().await;
-    sleep(AROUND).await;
+    load.flows().await;
 
     let acting = watched.acting().await;
     watched.servers[acting].kill();
     watched.another_than(acting).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load.agrees().await;
     load.lost_nothing().await;
 }
@@ -61,7 +59,7 @@ async fn who_asks_a_master_that_stands_still_is_answered_when_another_took_over(
     let watched = Watched::start().await;
     let patient = || watched.cluster().response_timeout(Duration::from_secs(600));
     let load = Load::start(vec![patient(), patient()]).await;
-    sleep(AROUND).await;
+    load.flows().await;
     let acting = watched.acting().await;
     watched.servers[acting].freeze(true);
     let listed = timeout(PATIENCE, load.instances[0].clients()).await;

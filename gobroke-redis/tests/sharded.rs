@@ -19,8 +19,6 @@ use self::support::{
     way::Way,
 };
 
-/// How long there is load before a fault and after it.
-const AROUND: Duration = Duration::from_millis(500);
 /// The slots of some trunks, a hash tag each.
 const TAGS: [&str; 3] = ["{u0}", "{ly}", "{ha}"];
 /// How long slots move to and fro.
@@ -63,7 +61,7 @@ async fn nothing_that_is_sealed_is_lost_by_failovers_moves_of_slots_and_killed_c
     let directory = sharded.slot_of("{gobroke}").await;
     let cluster = || sharded.cluster().secret("sixteen bytes or more");
     let load = Load::start(vec![cluster(), cluster(), cluster()]).await;
-    sleep(AROUND).await;
+    load.flows().await;
     for server in &sharded.servers {
         for kind in ["normal", "pubsub"] {
             let kill = ["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"];
@@ -78,18 +76,18 @@ async fn nothing_that_is_sealed_is_lost_by_failovers_moves_of_slots_and_killed_c
     }
     load.agrees().await;
     sharded.migrate(directory).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load.agrees().await;
 
     sharded.fail_over(directory).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load.agrees().await;
 
     sharded.works().await;
     let master = sharded.master_of(directory).await;
     sharded.servers[master].kill();
     sharded.elected(directory, master).await;
-    sleep(AROUND).await;
+    load.flows().await;
     load.agrees().await;
     load.lost_nothing().await;
 }
@@ -118,7 +116,7 @@ async fn nothing_is_lost_while_slots_move_to_and_fro() {
     let connected = cluster.stats().connected - before;
     println!("{moves} moves, {connected} times connected anew");
     assert!(moves >= 10 && connected >= 15, "it was a storm");
-    sleep(AROUND).await;
+    load.flows().await;
     load.lost_nothing().await;
 }
 

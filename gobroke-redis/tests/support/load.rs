@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -15,10 +15,15 @@ use gobroke_core::{
     testing::{TestClient, TestEndpoint},
 };
 use gobroke_redis::RedisCluster;
+use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::interval};
 
 use super::until;
 
+/// How often an instance sends.
+const PACE: Duration = Duration::from_millis(2);
+/// How many messages of each instance are a while of load: half a second of it.
+const WHILE: u64 = 250;
 /// What every instance sends to every client at last.
 const END: &str = "end";
 
@@ -30,8 +35,12 @@ pub(crate) struct Load {
     pub(crate) instances: Vec<Broke>,
     pub(crate) clients: Vec<ClientId>,
     endpoints: Vec<TestEndpoint>,
-    readers: Vec<JoinHandle<Got>>,
-    senders: Vec<JoinHandle<u64>>,
+    readers: Vec<JoinHandle<()>>,
+    senders: Vec<JoinHandle<()>>,
+    /// What each client has got so far.
+    got: Vec<Arc<Mutex<Got>>>,
+    /// How many messages each instance has sent so far.
+    sent: Vec<Arc<AtomicU64>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -75,12 +84,16 @@ impl Load {
             endpoints.push(endpoint);
         }
         let ids: Vec<ClientId> = clients.iter().map(TestClient::id).collect();
+        let got: Vec<Arc<Mutex<Got>>> = clients.iter().map(|_| Arc::default()).collect();
         let load = Self {
             readers: clients
                 .into_iter()
-                .map(|client| tokio::spawn(read(client, count)))
+                .zip(&got)
+                .map(|(client, got)| tokio::spawn(read(client, count, got.clone())))
                 .collect(),
             senders: Vec::new(),
+            got,
+            sent: (0..count).map(|_| Arc::default()).collect(),
             stop: Arc::default(),
             clients: ids,
             endpoints,
@@ -93,6 +106,7 @@ impl Load {
                 load.instances[number].clone(),
                 number,
                 to,
+                load.sent[number].clone(),
                 load.stop.clone(),
             ))
         });
@@ -117,6 +131,21 @@ impl Load {
         }
     }
 
+    /// Waits for a while of load from now on: until every client has got what every instance sends at its end.
+    pub(crate) async fn flows(&self) {
+        let ends = self.sent.iter().map(|sent| sent.load(Relaxed) + WHILE);
+        let ends: Vec<u64> = ends.collect();
+        until("what is sent from now on comes", async || {
+            self.got.iter().all(|got| {
+                let got = got.lock();
+                let last = |from: usize| got.get(&from)?.last().copied();
+                let mut ends = ends.iter().enumerate();
+                ends.all(|(from, end)| last(from).is_some_and(|last| last >= *end))
+            })
+        })
+        .await;
+    }
+
     /// Connects one more client to an instance.
     pub(crate) async fn connect(&self, instance: usize) -> TestClient {
         self.endpoints[instance].connect().await.unwrap()
@@ -136,10 +165,10 @@ impl Load {
     /// Ends the load, waits until everything is accounted for, and checks that what came is in order and came once.
     pub(crate) async fn account(mut self) -> Account {
         self.stop.store(true, Relaxed);
-        let mut sent = Vec::new();
         for sender in self.senders.drain(..) {
-            sent.push(sender.await.unwrap());
+            sender.await.unwrap();
         }
+        let sent: Vec<u64> = self.sent.iter().map(|sent| sent.load(Relaxed)).collect();
         let sum = |of: fn(&ClusterStats) -> u64| {
             self.instances
                 .iter()
@@ -166,7 +195,8 @@ impl Load {
             }
         }
         for (number, reader) in self.readers.drain(..).enumerate() {
-            let mut got = reader.await.unwrap();
+            reader.await.unwrap();
+            let mut got = std::mem::take(&mut *self.got[number].lock());
             for (from, sent) in sent.iter().enumerate() {
                 let got = got.remove(&from).unwrap_or_default();
                 assert!(
@@ -190,26 +220,29 @@ impl Load {
     }
 }
 
-async fn send(broke: Broke, number: usize, to: ClientId, stop: Arc<AtomicBool>) -> u64 {
-    let mut ticks = interval(Duration::from_millis(2));
-    let mut sent = 0;
+async fn send(
+    broke: Broke,
+    number: usize,
+    to: ClientId,
+    count: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) {
+    let mut ticks = interval(PACE);
     while !stop.load(Relaxed) {
         ticks.tick().await;
-        sent += 1;
+        let sent = count.fetch_add(1, Relaxed) + 1;
         let message = Message::new(format!("{number} {sent}"));
-        let message = if sent % 10 == 0 {
+        let message = if sent.is_multiple_of(10) {
             message.to_all()
         } else {
             message.to_client(to)
         };
         broke.send(message).unwrap();
     }
-    sent
 }
 
 /// Reads until as many senders have said that there is no more.
-async fn read(mut client: TestClient, senders: usize) -> Got {
-    let mut got = Got::new();
+async fn read(mut client: TestClient, senders: usize, got: Arc<Mutex<Got>>) {
     let mut ended = 0;
     while ended < senders {
         let text = client
@@ -221,9 +254,7 @@ async fn read(mut client: TestClient, senders: usize) -> Got {
             continue;
         }
         let (from, number) = text.split_once(' ').unwrap();
-        got.entry(from.parse().unwrap())
-            .or_default()
-            .push(number.parse().unwrap());
+        let (from, number) = (from.parse().unwrap(), number.parse().unwrap());
+        got.lock().entry(from).or_default().push(number);
     }
-    got
 }
