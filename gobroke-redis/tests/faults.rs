@@ -39,12 +39,23 @@ async fn nothing_is_lost(load: Load) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_connections_are_killed() {
     let server = Server::start(&[]).await;
-    let load = three(&server).await;
+    let clusters = vec![over(&server), over(&server), over(&server)];
+    let connected = || -> Vec<u64> {
+        let stats = clusters.iter().map(|cluster| cluster.stats().connected);
+        stats.collect()
+    };
+    let load = Load::start(clusters.clone()).await;
+    load.flows().await;
     for kind in ["normal", "pubsub", "normal", "pubsub"] {
+        let before = connected();
         server
             .cli(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])
             .await;
-        sleep(Duration::from_millis(200)).await;
+        until("all have connected anew", async || {
+            let now = connected();
+            now.iter().zip(&before).all(|(now, before)| now > before)
+        })
+        .await;
     }
     nothing_is_lost(load).await;
 }
