@@ -16,9 +16,6 @@ use self::support::{
     until,
 };
 
-/// How long something that must not happen is waited for.
-const AROUND: Duration = Duration::from_millis(500);
-
 fn over(server: &Server) -> RedisCluster {
     RedisCluster::new(server.url()).lease(Duration::from_secs(8))
 }
@@ -447,13 +444,23 @@ async fn the_newer_of_two_instances_with_one_name_has_it() {
         other.0.instances() == ["one"]
     })
     .await;
+    // It changes whenever somebody comes or goes, though they be back at once.
+    let list = async || server.cli(&["HGET", "{gobroke}:state", "list"]).await;
+    let before = list().await;
     older.0.stop().await;
-    sleep(AROUND).await;
+    assert_eq!(list().await, before, "nobody goes with it");
+    // Its end would have been told by the time that what came after it is known.
+    let later = start("three", over(&server)).await;
+    until("who came later is known", async || {
+        other.0.instances().contains(later.0.instance())
+    })
+    .await;
     assert_eq!(
         other.0.instances(),
-        ["one"],
+        ["one", "three"],
         "its end takes nothing from the newer one"
     );
+    later.0.stop().await;
     newer.0.stop().await;
     other.0.stop().await;
 }
