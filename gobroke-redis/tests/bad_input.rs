@@ -222,7 +222,7 @@ async fn a_full_redis_keeps_instances_and_messages_going_and_gets_the_clients_wh
     let message = Message::new("meanwhile").to_client(pair.ann.id());
     pair.two.0.send(message).unwrap();
     assert_eq!(pair.ann.next_text().await.as_deref(), Some("meanwhile"));
-    // Longer than a lease: heartbeats go on.
+    // Longer than a lease: who is there afterwards has gone on with heartbeats.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(
         (pair.two.0.instances(), pair.one.0.instances()),

@@ -71,6 +71,7 @@ async fn nothing_is_lost_when_it_starts_empty(program: Program) {
     let mut server = Server::start_with(program, Vec::new()).await;
     let load = three(&server).await;
     server.kill();
+    // The outage.
     sleep(Duration::from_secs(1)).await;
     server.run().await;
     nothing_is_lost(load).await;
@@ -124,6 +125,7 @@ async fn nothing_is_lost_when_redis_stands_still() {
     let server = Server::start(&[]).await;
     let load = three(&server).await;
     server.freeze(true);
+    // Shorter than what any lease has left.
     sleep(Duration::from_secs(3)).await;
     server.freeze(false);
     nothing_is_lost(load).await;
@@ -140,6 +142,7 @@ async fn nothing_is_lost_when_one_instance_is_cut_off_for_a_while() {
     load.flows().await;
     for name in ["b", "c"] {
         redis.cut(name, true);
+        // Less than a lease.
         sleep(Duration::from_secs(1)).await;
         redis.cut(name, false);
         load.agrees().await;

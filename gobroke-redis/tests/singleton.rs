@@ -115,7 +115,8 @@ async fn two_never_run_it_at_a_time_and_one_does_again_after_each_fault() {
     redis.server.freeze(false);
     runs(3).await;
 
-    // Its data are lost, and no connection notices. Then an empty restart: who holds it goes on, and nobody else takes it before a whole lease has been answered.
+    // Its data are lost, and no connection notices. Then an empty restart: who holds it goes on, and nobody else takes it
+    // before a whole lease has been answered, nor in another one.
     let reigns = noted.reigns.load(SeqCst);
     redis.server.cli(&["FLUSHALL"]).await;
     sleep(2 * LEASE).await;
@@ -152,6 +153,7 @@ async fn a_lease_that_too_few_replicas_confirm_does_not_count() {
         stored == redis::Value::Int(1)
     };
     until("it has asked for it", stored).await;
+    // It asks five times a lease.
     sleep(LEASE).await;
     assert_eq!(noted.reigns.load(SeqCst), 0);
     one.stop().await;
@@ -172,6 +174,7 @@ async fn a_lease_that_a_replica_confirms_counts_and_waiting_for_it_holds_up_no_l
     until("it runs", async || noted.running.load(SeqCst) == 1).await;
 
     replica.freeze(true);
+    // The lease is asked for each fifth of it, and waited for: so twice meanwhile.
     let asked = 2 * lease.as_millis() as u64 / 5 / 50;
     for _ in 0..asked {
         one.send(Message::new("x").to_client(ClientId::new()))

@@ -41,6 +41,8 @@ impl Arena {
                 "it does not settle, {sent} sent and {taken} taken: {reports:#?}"
             );
             before = (taken, got);
+            // Where the sums do not say it, nothing may move for longer than until a quiet line says how far it came,
+            // 0.8 s, or a gap is given up, 1 s.
             sleep(Duration::from_millis(if victim.is_none() {
                 300
             } else {

@@ -242,6 +242,7 @@ impl Arena {
             }
             Fault::InstanceFrozen => {
                 self.instances[victim].signal("STOP");
+                // Its lease ends meanwhile.
                 sleep(LEASE + LEASE / 2).await;
                 self.instances[victim].signal("CONT");
                 Instant::now()

@@ -69,6 +69,7 @@ async fn one(arena: &mut Arena, fault: Fault, length: Duration) -> Row {
     arena.watch(begun + AROUND).await;
     let during = times(arena, stopped.as_deref());
 
+    // All works again: the load afterwards is to be accounted for, too.
     sleep(AROUND).await;
     let account = arena.account(over.died.as_deref()).await;
     // It did not only seem so.
