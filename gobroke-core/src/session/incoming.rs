@@ -27,7 +27,7 @@ pub(super) struct Door {
     greeting: Option<Arc<Greeting>>,
 }
 
-/// The half of a [`Session`] that takes what came.
+/// The half of a [`Session`](crate::Session) that takes what came.
 pub struct Incoming<'a> {
     pub(super) client: &'a Client,
     pub(super) router: &'a Arc<Router>,
@@ -64,7 +64,7 @@ impl Incoming<'_> {
     /// Cancel-safe: it takes from the batch message by message, and what it has not begun stays there.
     ///
     /// # Errors
-    /// [`Closed`] once the client is closed: read no more, and let [`Outgoing`] finish.
+    /// [`Closed`] once the client is closed: read no more, and let [`Outgoing`](crate::Outgoing) finish.
     pub async fn receive(&mut self, batch: &mut Batch) -> Result<(), Closed> {
         self.came(batch);
         while !batch.is_empty() {
@@ -142,13 +142,13 @@ impl Incoming<'_> {
             .store(self.router.clock.last_tick(), Relaxed);
     }
 
-    /// Closes the client; see [`Session::close`].
+    /// Closes the client; see [`Session::close`](crate::Session::close).
     pub fn close(&self, reason: CloseReason) {
         self.router.close(&self.client.0, reason);
     }
 
     /// Waits until the client is closed at once, with what waited for it dropped (a write stall): for endpoints that
-    /// are writing what [`Outgoing::next`] gave. Cancel-safe.
+    /// are writing what [`Outgoing::next`](crate::Outgoing::next) gave. Cancel-safe.
     pub async fn gone(&self) {
         poll_fn(|cx| self.client.0.outbox.poll_gone(cx)).await;
     }
