@@ -635,6 +635,32 @@ async fn an_instance_that_was_removed_joins_anew_with_its_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_up_that_waited_until_its_instance_joined_anew_has_its_time_from_then_on() {
+    let cluster = Gated::new();
+    let [one, two] = two(&cluster).await;
+    let mut bob = connect(&two, &one.0).await;
+    cluster.directory(false);
+    cluster.inner.away("one", true);
+    until("it knows", async || !one.0.is_ready()).await;
+    one.0
+        .send(Message::new("waits").to_client(bob.id()))
+        .expect("it is kept");
+    // Longer than a look-up may take.
+    sleep(Duration::from_secs(1)).await;
+    cluster.inner.expel("one");
+    cluster.inner.away("one", false);
+    until("it is back", async || {
+        one.0.is_ready() && one.0.instances() == ["two"]
+    })
+    .await;
+    // Shorter, but longer than until it is seen to that none takes longer.
+    sleep(Duration::from_millis(200)).await;
+    cluster.directory(true);
+    expect(&mut bob, "waits").await;
+    assert_eq!(stats(&one.0).dropped, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_two_instances_of_one_name_the_newer_has_it_and_the_older_admits_nobody() {
     let cluster = Gated::new();
     let [one, older] = two(&cluster).await;

@@ -124,7 +124,7 @@ async fn nothing_is_lost_while_slots_move_to_and_fro() {
 async fn who_is_cut_off_from_one_master_keeps_its_place_unless_it_publishes_there() {
     let sharded = Sharded::start().await;
     let (proxies, urls) = sharded.proxies().await;
-    let lease = Duration::from_secs(2);
+    let lease = Duration::from_secs(1);
     let two = start("two", sharded.cluster().lease(lease)).await;
     let mut bob = two.1.connect().await.unwrap();
     let directory = sharded.slot_of("{gobroke}").await;

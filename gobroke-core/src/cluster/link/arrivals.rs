@@ -389,7 +389,7 @@ async fn rejoin(shared: &Shared, work: &mut VecDeque<Work>) {
     {
         let mut outgoing = shared.lock();
         outgoing.rejoined(Lines::new(me, Bounds::default()), carrier.into());
-        outgoing.lines.back(Instant::now(), &mut out);
+        outgoing.back(Instant::now(), &mut out);
         outgoing.publish(&mut out);
     }
     shared.registrar.write_all();

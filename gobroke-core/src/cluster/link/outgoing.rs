@@ -337,7 +337,7 @@ impl Outgoing {
         self.instances.remove(instance)
     }
 
-    /// Starts anew in another incarnation.
+    /// Starts anew in another incarnation; [`back`](Self::back) says from when on.
     pub(super) fn rejoined(&mut self, lines: Lines, carrier: Arc<dyn Membership>) {
         let unsettled = self.lines.unsettled();
         let earlier = &mut self.counts.earlier;
@@ -345,7 +345,6 @@ impl Outgoing {
         earlier.in_doubt += unsettled;
         self.lines = lines;
         self.carrier = carrier;
-        self.readiness = Readiness::Ready;
         self.instances.clear();
         self.routes.clear();
         self.groups.forget();
