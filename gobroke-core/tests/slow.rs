@@ -167,6 +167,21 @@ async fn drop_oldest_keeps_the_newest_and_what_is_begun() {
 }
 
 #[tokio::test]
+async fn an_outbox_that_may_hold_nothing_is_always_full() {
+    let endpoint = nowhere().options(|options| {
+        options.overflow = Overflow::DropNewest;
+        options.outbox_messages = 0;
+    });
+    let broke = start(Broke::builder().endpoint(endpoint.clone())).await;
+    let mut peer = Peer::connect(&endpoint, &Arc::new(Lean(0)), 150).await;
+    // Its task has written this, and seen that nothing waits.
+    assert!(matches!(peer.ears.next().await, Some(Frame::Welcome)));
+    send(&broke, numbered(0, 40).to_client(peer.id)).await;
+    assert_eq!(broke.stats().dropped, 1);
+    broke.stop().await;
+}
+
+#[tokio::test]
 async fn drop_newest_keeps_the_first_and_goes_on_when_there_is_room() {
     let endpoint = nowhere().options(|options| {
         options.overflow = Overflow::DropNewest;

@@ -34,8 +34,8 @@ use crate::{
 /// messages, never one begun, never a control frame.
 #[repr(C)]
 pub(crate) struct Outbox {
-    /// Nothing waits, it is not closing, and who writes has seen that: what every read looks at. It changes under the
-    /// lock, and before anybody is woken for what ends it.
+    /// Nothing waits, it takes more, it is not closing, and who writes has seen that: what every read looks at. It changes
+    /// under the lock, and before anybody is woken for what ends it.
     calm: AtomicBool,
     overflow: Overflow,
     state: Mutex<State>,

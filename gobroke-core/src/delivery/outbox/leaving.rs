@@ -44,7 +44,8 @@ impl Outbox {
                     continue;
                 }
                 state.write_later(cx);
-                self.calm.store(true, Release);
+                // One that may hold nothing is always full.
+                self.calm.store(!self.is_full(&state), Release);
                 return Poll::Pending;
             }
             let State { chunks, wire, .. } = &mut *state;
