@@ -2,6 +2,7 @@
 
 mod answers;
 mod chunk;
+mod fetching;
 mod leaving;
 mod state;
 mod taking;
@@ -10,6 +11,7 @@ mod writing;
 use std::sync::Arc;
 
 pub use self::chunk::Frames;
+pub(crate) use self::fetching::FETCHED;
 use self::state::State;
 use super::{
     Overflow,

@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::{
+    io::Interest,
+    net::{TcpStream, tcp::OwnedWriteHalf},
+};
 
 use crate::{Client, CloseReason, Message, MessageId, Name};
 
@@ -35,7 +38,7 @@ impl Wire for OwnedWriteHalf {
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream: &tokio::net::TcpStream = self.as_ref();
+        let stream: &TcpStream = self.as_ref();
         stream.poll_write_ready(cx)
     }
 
@@ -61,6 +64,15 @@ impl Socket {
         match any.downcast() {
             Ok(half) => Self::Tcp(*half),
             Err(_) => unreachable!("it is one"),
+        }
+    }
+
+    /// Looks at what a write looks at, and writes nothing.
+    pub(crate) fn fetch(&self) {
+        if let Self::Tcp(half) = self {
+            let stream: &TcpStream = half.as_ref();
+            // It says whether the socket was ready when it was looked at last, which is not asked here.
+            let _ = stream.try_io(Interest::WRITABLE, || Ok(()));
         }
     }
 

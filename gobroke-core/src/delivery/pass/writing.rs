@@ -10,7 +10,7 @@ use crate::{
         context::LaneContext,
         entry::Entry,
         members::{Members, NONE, Slot},
-        outbox::{Delivered, Over},
+        outbox::{Delivered, FETCHED, Outbox, Over},
         run::Run,
     },
     sync::Instant,
@@ -69,6 +69,11 @@ impl Pass {
                 self.cursor.member = 0;
                 continue;
             };
+            if self.cursor.member.is_multiple_of(FETCHED) {
+                let coming = list[self.cursor.member..].iter().take(FETCHED);
+                let coming = coming.filter_map(|&slot| members.get(slot));
+                Outbox::fetch(coming.map(|member| &member.client.outbox));
+            }
             self.cursor.member += 1;
             let written = self.write_member(slot, members, context);
             if written.is_some() {
