@@ -9,7 +9,11 @@ use super::pass::Tally;
 const SHORT: Duration = Duration::from_millis(1);
 /// How far back the means look.
 const MEMORY: f64 = 0.05;
-/// After rests that brought nothing, at the most this many passes go without one.
+/// A rest was worth it where writes carry so many times the messages that they carry without one.
+const WORTH: f64 = 1.25;
+/// After so many rests that were worth it one is left out, to see what writes carry without one.
+const LOOK_AGAIN: u32 = 32;
+/// After rests that were not, at the most this many passes go without one.
 const MAX_SKIP: u32 = 63;
 
 /// What a write for each delivery would cost, as a share of the lane's time, in moving means.
@@ -31,6 +35,14 @@ pub(crate) struct Demand {
     last_pass: Duration,
     /// How many passes long the last rest was to be.
     times: f64,
+    /// How many messages the writes of a pass carry, in moving means: of those that no rest came before, and of the
+    /// others.
+    plain: Option<f64>,
+    rested: Option<f64>,
+    /// A rest came before the next pass.
+    after_rest: bool,
+    /// How many rests were worth it.
+    worth: u32,
     skip: u32,
     next_skip: u32,
 }
@@ -45,8 +57,38 @@ impl Demand {
         if tally.writes > 0 {
             let write = writing.as_secs_f64() / tally.writes as f64;
             self.write += 0.2 * (write - self.write);
+            self.judge(tally.delivered as f64 / tally.writes as f64);
         }
         self.last_pass = writing;
+    }
+
+    /// Takes note of how many messages the writes of a pass carried, and judges by it the rest before it, if one was.
+    fn judge(&mut self, carried: f64) {
+        let after_rest = std::mem::take(&mut self.after_rest);
+        let mean = match after_rest {
+            false => &mut self.plain,
+            true => &mut self.rested,
+        };
+        let so_far = mean.unwrap_or(carried);
+        *mean = Some(so_far + 0.3 * (carried - so_far));
+        if !after_rest {
+            return;
+        }
+        if self.rested < self.plain.map(|plain| WORTH * plain) {
+            self.hold_off();
+        } else {
+            self.next_skip = 0;
+            self.worth += 1;
+            if self.worth.is_multiple_of(LOOK_AGAIN) {
+                self.skip = 1;
+            }
+        }
+    }
+
+    /// Leaves out the next rests: twice as many as the last time.
+    fn hold_off(&mut self) {
+        self.next_skip = (2 * self.next_skip + 1).min(MAX_SKIP);
+        self.skip = self.next_skip;
     }
 
     /// How long to rest now; zero for not at all.
@@ -72,14 +114,13 @@ impl Demand {
     ///
     /// Where nothing was queued and there was time for two steps, one is not enough: so looks a closed loop, whose
     /// senders go on when another lane's pass ends, all at once, and then wait. With 1,000 receivers and 16 messages under
-    /// way, rests that took it for a gathering halved the throughput.
+    /// way, rests that took it for a gathering halved the throughput: while another lane rests little comes, so that a
+    /// pass without a rest carries little, too.
     pub(crate) fn rested(&mut self, had_some: bool, steps: u32) {
         let enough = if had_some || self.times < 2.0 { 1 } else { 2 };
-        if steps >= enough {
-            self.next_skip = 0;
-        } else {
-            self.next_skip = (2 * self.next_skip + 1).min(MAX_SKIP);
-            self.skip = self.next_skip;
+        self.after_rest = steps >= enough;
+        if !self.after_rest {
+            self.hold_off();
         }
     }
 }
@@ -166,25 +207,88 @@ mod tests {
         assert_eq!(demand.rest(100 * each), 16 * each);
     }
 
-    #[test]
-    fn rests_that_bring_nothing_become_rare() {
-        let mut demand = settle(
+    /// A lane under such a load that it rests 8 ms, whose writes carry so many messages where it does not.
+    fn busy(carried: u64) -> Demand {
+        settle(
             10_000,
-            1000,
+            10_000 / carried,
             Duration::from_millis(2),
             Duration::from_millis(4),
-        );
-        let mut skips = Vec::new();
-        for _ in 0..8 {
-            assert!(!demand.rest(Duration::from_millis(10)).is_zero());
-            demand.rested(true, 0);
-            let mut skipped = 0;
-            while demand.rest(Duration::from_millis(10)).is_zero() {
-                skipped += 1;
-            }
-            skips.push(skipped);
+        )
+    }
+
+    /// How many rests are left out before the next.
+    fn left_out(demand: &mut Demand) -> u32 {
+        let mut count = 0;
+        while demand.rest(Duration::from_millis(10)).is_zero() {
+            count += 1;
         }
+        count
+    }
+
+    #[test]
+    fn rests_that_bring_nothing_become_rare() {
+        let mut demand = busy(10);
+        assert_eq!(left_out(&mut demand), 0);
+        let skips: Vec<_> = (0..8)
+            .map(|_| {
+                demand.rested(true, 0);
+                left_out(&mut demand)
+            })
+            .collect();
         assert_eq!(skips, [1, 3, 7, 15, 31, 63, 63, 63]);
+    }
+
+    #[test]
+    fn rests_after_which_writes_carry_no_more_become_rare() {
+        let mut demand = busy(10);
+        let same = pass(10_000, 1000, Duration::from_millis(2));
+        let mut skips = Vec::new();
+        for _ in 0..4 {
+            demand.rested(true, 1);
+            demand.passed(&same, Duration::from_millis(4), 1.0);
+            skips.push(left_out(&mut demand));
+        }
+        assert_eq!(skips, [1, 3, 7, 15]);
+    }
+
+    #[test]
+    fn where_rests_are_worth_it_few_are_left_out_to_see_what_writes_carry_without_one() {
+        let mut demand = busy(10);
+        let fuller = pass(20_000, 1000, Duration::from_millis(2));
+        let plain = pass(10_000, 1000, Duration::from_millis(2));
+        let mut without = 0;
+        for _ in 0..10 * LOOK_AGAIN {
+            if demand.rest(Duration::from_millis(10)).is_zero() {
+                without += 1;
+                demand.passed(&plain, Duration::from_millis(4), 1.0);
+            } else {
+                demand.rested(true, 1);
+                demand.passed(&fuller, Duration::from_millis(8), 1.0);
+            }
+        }
+        assert_eq!(without, 9, "one of {LOOK_AGAIN} and itself");
+    }
+
+    #[test]
+    fn a_lane_whose_senders_begin_to_wait_for_each_answer_rests_no_more() {
+        let mut demand = busy(2);
+        let every = Duration::from_millis(4);
+        for _ in 0..100 {
+            demand.rested(true, 1);
+            demand.passed(&pass(10_000, 1000, every / 2), every, 1.0);
+        }
+        // From now on writes carry sixteen messages, rest or none.
+        let closed = pass(16_000, 1000, every / 2);
+        let mut rests = 0;
+        for _ in 0..1000 {
+            if !demand.rest(Duration::from_millis(10)).is_zero() {
+                rests += 1;
+                demand.rested(true, 1);
+            }
+            demand.passed(&closed, every, 1.0);
+        }
+        assert!(rests < 150, "{rests} of 1000");
     }
 
     #[test]
