@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 use super::Outbox;
 use crate::delivery::wire::Socket;
 
-/// For so many members it is fetched together: a core of today waits for about so many lines of memory at a time.
+/// For so many members it is fetched together: a core of today waits for about so many lines of memory at a time,
+/// and eight gained less (`gobroke-endpoints/benches/NOTES.md`).
 pub(crate) const FETCHED: usize = 16;
 
 impl Outbox {
