@@ -39,6 +39,8 @@ struct Entry {
     role: Role,
     rounds: Vec<Figures>,
     failed: usize,
+    /// It disordered messages, if only in another scenario: what does so now and then does not keep order.
+    disorders: bool,
 }
 
 impl Report {
@@ -73,12 +75,27 @@ impl Report {
                 role: contender.role,
                 rounds: Vec::new(),
                 failed: 0,
+                disorders: false,
             });
             entries.len() - 1
         });
         match figures {
             Some(figures) => entries[index].rounds.push(figures),
             None => entries[index].failed += 1,
+        }
+        self.note_disorder(contender.name);
+    }
+
+    /// Notes, in all scenarios, that a contender disordered messages in one of them.
+    fn note_disorder(&mut self, contender: &str) {
+        let its = |entry: &&mut Entry| entry.contender == contender;
+        let all = self
+            .sections
+            .iter_mut()
+            .flat_map(|section| &mut section.entries);
+        let mut its: Vec<&mut Entry> = all.filter(its).collect();
+        if its.iter().any(|entry| entry.has_disordered()) {
+            its.iter_mut().for_each(|entry| entry.disorders = true);
         }
     }
 
@@ -117,8 +134,8 @@ impl Report {
             "\nMedians, with the smallest and the largest of the rounds in brackets. CPU is the server's, for each \
              delivered message; in churn for each connection, and where connections are idle for each of the last thousand \
              that connected. The best peer is the one with the least CPU of those that, in every round, held the load and \
-             delivered everything once and in order: of those that are as their own documentation makes them, and of all, \
-             those that were made better by hand among them.\n",
+             delivered everything once and in order, and that disordered nothing in any other scenario either: of those that \
+             are as their own documentation makes them, and of all, those that were made better by hand among them.\n",
         );
         if let Some(over) = &self.over {
             let _ = write!(page, "\n**{over}**\n");
@@ -229,9 +246,13 @@ impl Entry {
         self.failed == 0 && account == Account::default()
     }
 
-    /// The same, and whether it held the load too.
+    fn has_disordered(&self) -> bool {
+        self.account().is_some_and(|account| account.disordered > 0)
+    }
+
+    /// The same as [`delivers`](Self::delivers), and whether it held the load too, and keeps order everywhere.
     fn keeps_order(&self) -> bool {
-        self.delivers() && self.fell_behind() == 0
+        self.delivers() && self.fell_behind() == 0 && !self.disorders
     }
 
     /// In how many rounds it did not do what it should, and what it did to slow receivers.
@@ -282,6 +303,7 @@ mod tests {
             role,
             rounds: vec![figures],
             failed: 0,
+            disorders: false,
         }
     }
 
@@ -290,6 +312,28 @@ mod tests {
             name: name.to_owned(),
             kind: scenario::all()[0].kind,
             entries,
+        }
+    }
+
+    #[test]
+    fn who_disorders_in_one_scenario_is_the_best_peer_in_none() {
+        let mut report = Report::new(1, 0.3);
+        let peers_of = |disordered| {
+            vec![
+                entry("hasty", Role::Peer, 1.0, disordered),
+                entry("orderly", Role::Peer, 2.0, 0),
+            ]
+        };
+        report.sections = vec![
+            section("before", peers_of(0)),
+            section("room", peers_of(1)),
+            section("behind", peers_of(0)),
+        ];
+        report.note_disorder("hasty");
+        report.note_disorder("orderly");
+        for Section { name, entries, .. } in &report.sections {
+            let best: Vec<_> = peers(entries, true).map(|peer| peer.contender).collect();
+            assert_eq!(best, ["orderly"], "{name}");
         }
     }
 
