@@ -34,7 +34,7 @@ pub trait Wire: Any + Send {
 
 impl Wire for OwnedWriteHalf {
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        OwnedWriteHalf::try_write(self, bytes)
+        send(self, bytes)
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -46,6 +46,24 @@ impl Wire for OwnedWriteHalf {
         // Dropping the half shuts the direction down.
         drop(self);
     }
+}
+
+/// Writes as the half does, but asks the system by itself: the C library's `send` is a point at which a thread can be
+/// cancelled, and what that takes is dearer than the rest of the way there (`gobroke-endpoints/benches/NOTES.md`).
+#[cfg(target_os = "linux")]
+#[inline]
+fn send(half: &OwnedWriteHalf, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::SendFlags;
+
+    let stream: &TcpStream = half.as_ref();
+    // No signal where the peer is gone: an error, as the standard library has it.
+    let write = || Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?);
+    stream.try_io(Interest::WRITABLE, write)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send(half: &OwnedWriteHalf, bytes: &[u8]) -> io::Result<usize> {
+    half.try_write(bytes)
 }
 
 /// A wire in its outbox: that of a TCP stream stands there itself, since each delivery looks at it.
@@ -76,9 +94,10 @@ impl Socket {
         }
     }
 
+    #[inline]
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(half) => half.try_write(bytes),
+            Self::Tcp(half) => send(half, bytes),
             Self::Other(wire) => wire.try_write(bytes),
         }
     }

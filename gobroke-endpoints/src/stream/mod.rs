@@ -14,6 +14,8 @@ mod decode;
 #[cfg(any(feature = "ws", feature = "tcp"))]
 mod reading;
 mod settings;
+#[cfg(any(feature = "ws", feature = "tcp"))]
+mod socket;
 
 pub use self::budget::ReceiveBudget;
 #[cfg(feature = "tcp")]
@@ -24,6 +26,8 @@ pub(crate) use self::connection::run_through_task;
 pub(crate) use self::decode::testing;
 #[cfg(any(feature = "ws", feature = "http"))]
 pub(crate) use self::settings::http_setters;
+#[cfg(all(test, feature = "ws"))]
+pub(crate) use self::socket::ReadHalf;
 pub(crate) use self::{
     accept::{Listener, tune},
     arrival::{Peer, Secured},
@@ -36,4 +40,5 @@ pub(crate) use self::{
     connection::{Reader, run},
     decode::{Decoder, Intake},
     settings::Limits,
+    socket::split,
 };

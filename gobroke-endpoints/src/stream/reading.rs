@@ -30,6 +30,7 @@ fn new_buffer() -> Box<[u8]> {
     vec![0; BUFFER].into_boxed_slice()
 }
 
+#[inline]
 fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     // Whoever polls a connection within a poll of another finds none, and makes one.
     let mut buffer = READ.take().unwrap_or_else(new_buffer);
@@ -45,6 +46,7 @@ fn with_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 ///
 /// # Errors
 /// Why nothing more is read.
+#[inline]
 pub(super) fn poll_once<R: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     stream: &mut R,

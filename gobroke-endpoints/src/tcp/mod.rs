@@ -20,7 +20,7 @@ use self::{decoder::FrameDecoder, encoder::FrameEncoder};
 #[cfg(feature = "tls")]
 use crate::stream::run_through_task;
 use crate::stream::{
-    Listener, Peer, Reader, Secured, Settings, bound_setters, linger, run, setters, tune,
+    Listener, Peer, Reader, Secured, Settings, bound_setters, linger, run, setters, split, tune,
 };
 
 /// Clients over TCP: each frame stands behind its length, four bytes in big-endian order.
@@ -184,15 +184,15 @@ impl Server {
         let Some(admitted) = self.admitted(&mut stream, peer, slot).await else {
             return;
         };
-        let (read, write) = stream.into_split();
+        let (read, write) = split(stream);
         let wire = Some(Box::new(write) as Box<dyn Wire>);
         // Refused where the router stops; the wire has gone with the refusal, so there is nothing to write to.
         let Ok(session) = self.gate.open(admitted, Arc::clone(&self.encoder), wire) else {
             return;
         };
         // In a task of its own, which is small: this one ends here.
-        self.gate
-            .spawn(run(self.gate.clone(), session, self.reader(read)));
+        let reader = self.reader(read);
+        self.gate.spawn(run(self.gate.clone(), session, reader));
     }
 
     #[cfg(feature = "tls")]

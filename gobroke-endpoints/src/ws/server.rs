@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     decoder::MessageDecoder, deflate::Agreed, encoder::FrameEncoder, handshake::Handshake,
 };
-use crate::stream::{Peer, Reader, Settings, run, run_through_task, tune};
+use crate::stream::{Peer, Reader, Settings, run, run_through_task, split, tune};
 use crate::web::{Text, refused};
 
 /// What the connections of an endpoint share.
@@ -141,7 +141,7 @@ impl Server {
         match tcp(upgraded) {
             Ok((stream, first)) => {
                 tune(&stream);
-                let (read, write) = stream.into_split();
+                let (read, write) = split(stream);
                 // Refused where the router stops meanwhile; the stream is closed with the refusal.
                 let Ok(session) = gate.open(admitted, encoder, Some(Box::new(write))) else {
                     return;
@@ -179,11 +179,7 @@ mod tests {
 
     use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::{rt::TokioExecutor, server::conn::auto};
-    use tokio::{
-        io::AsyncWriteExt,
-        net::{TcpListener, tcp::OwnedReadHalf},
-        sync::mpsc,
-    };
+    use tokio::{io::AsyncWriteExt, net::TcpListener, sync::mpsc};
 
     use super::*;
 
@@ -228,7 +224,7 @@ mod tests {
         fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
-        let size = size(run::<OwnedReadHalf, MessageDecoder>);
+        let size = size(run::<crate::stream::ReadHalf, MessageDecoder>);
         assert!(size <= 704, "{size}");
     }
 }

@@ -15,6 +15,7 @@ const GATHER: usize = 16 << 10;
 const GATHERED: usize = 64 << 10;
 
 /// Writes once, through a wire whose code may panic: that counts as a failed socket.
+#[inline]
 pub(super) fn write(wire: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
     match guarded(|| wire.try_write(bytes)).flatten() {
         Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),

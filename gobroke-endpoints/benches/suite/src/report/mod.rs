@@ -285,7 +285,7 @@ fn main_figure(kind: Kind) -> (Figure, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario;
+    use crate::{load::dialect::Dialect, scenario, server::Program};
 
     /// Measured once.
     pub(super) fn entry(contender: &'static str, role: Role, cpu: f64, disordered: u64) -> Entry {
@@ -318,19 +318,19 @@ mod tests {
     #[test]
     fn who_disorders_in_one_scenario_is_the_best_peer_in_none() {
         let mut report = Report::new(1, 0.3);
-        let peers_of = |disordered| {
-            vec![
-                entry("hasty", Role::Peer, 1.0, disordered),
-                entry("orderly", Role::Peer, 2.0, 0),
-            ]
+        let peer = |name| Contender {
+            name,
+            program: Program::NatsServer,
+            dialect: Dialect::WebSocket,
+            role: Role::Peer,
+            setting: None,
         };
-        report.sections = vec![
-            section("before", peers_of(0)),
-            section("room", peers_of(1)),
-            section("behind", peers_of(0)),
-        ];
-        report.note_disorder("hasty");
-        report.note_disorder("orderly");
+        for (scenario, disordered) in scenario::all().iter().zip([0, 1, 0]) {
+            let mut measured = entry("hasty", Role::Peer, 1.0, disordered);
+            report.add(scenario, &peer("hasty"), measured.rounds.pop());
+            report.add(scenario, &peer("orderly"), Some(Figures::default()));
+        }
+        assert_eq!(report.sections.len(), 3);
         for Section { name, entries, .. } in &report.sections {
             let best: Vec<_> = peers(entries, true).map(|peer| peer.contender).collect();
             assert_eq!(best, ["orderly"], "{name}");

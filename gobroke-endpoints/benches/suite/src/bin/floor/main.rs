@@ -88,7 +88,7 @@ async fn serve(server: Arc<Server>, stream: TcpStream, index: usize) -> io::Resu
     ended
 }
 
-/// Reads as GoBroke does: after a read that did not fill the buffer tokio knows that nothing is left, and the next one
+/// Reads through tokio: after a read that did not fill the buffer tokio knows that nothing is left, and the next one
 /// waits without asking the system.
 async fn read_on(
     server: &Server,
