@@ -48,8 +48,8 @@ impl Wire for OwnedWriteHalf {
     }
 }
 
-/// Writes as the half does, but asks the system by itself: the C library's `send` is a point at which a thread can be
-/// cancelled, and what that takes is dearer than the rest of the way there (`gobroke-endpoints/benches/NOTES.md`).
+/// Writes as the half does, but asks the system by itself and not through the C library: with its reads an echo takes less
+/// processor time so (`gobroke-endpoints/benches/NOTES.md`).
 #[cfg(target_os = "linux")]
 #[inline]
 fn send(half: &OwnedWriteHalf, bytes: &[u8]) -> io::Result<usize> {

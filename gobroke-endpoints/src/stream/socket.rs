@@ -32,8 +32,8 @@ mod linux {
 
     use super::{OwnedReadHalf, TcpStream};
 
-    /// Reads as tokio's half does, but asks the system by itself: the C library's `recv` is a point at which a thread can
-    /// be cancelled, and what that takes is dearer than the rest of the way there (`benches/NOTES.md`).
+    /// Reads as tokio's half does, but asks the system by itself and not through the C library: with core's writes an echo
+    /// takes less processor time so (`benches/NOTES.md`).
     #[derive(Debug)]
     pub(crate) struct ReadHalf(pub(super) OwnedReadHalf);
 
